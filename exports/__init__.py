@@ -1,0 +1,1 @@
+"""Records in, a published dataset out. Knows nothing of models or PACS."""

@@ -1,0 +1,1 @@
+"""Term lists of the rule-based extractor, one file a list."""
