@@ -21,7 +21,9 @@ class ExportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MeasurementRecord:
-    """One diameter as the report states it, and the same diameter of the mask. ``axis`` is LONG, SHORT, AP, TR, CC or None.
+    """One diameter as the report states it, and the same diameter of the mask.
+
+    ``axis`` is LONG, SHORT, AP, TR, CC or None.
 
     ``start`` and ``end`` are the span of ``source_text`` in ``reports.text``; ``ratio`` is mask over report.
     """

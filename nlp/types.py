@@ -134,7 +134,10 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """An image that the text points at ("series 3, image 41"), numbers as written, ``image_last == image_first`` for a single image."""
+    """An image that the text points at ("series 3, image 41"), numbers as written.
+
+    ``image_last == image_first`` for a single image.
+    """
 
     series_number: int | None
     image_first: int
