@@ -1,0 +1,364 @@
+"""``build_cohort``: the pipeline, in the order a reader would tell it.
+
+reports and PACS export in, a published dataset out. Everything before the shards is cheap and done again in every run;
+the shards are done once; what they leave is joined in ``_publish``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from cohort_builder.cohort import Cohort, open_cohort
+from cohort_builder.config import BuildConfig
+from cohort_builder.errors import CohortError, ConfigError, TooManySkips
+from cohort_builder.executors import load_executor
+from cohort_builder.pacs import index_export
+from cohort_builder.privacy import Key, Pseudonyms, load_key
+from cohort_builder.progress import Progress
+from cohort_builder.scope import Scope, scope_reports
+from cohort_builder.shards import ShardPlan, clean, is_done, plan_shards, read_lines, signature
+from cohort_builder.types import Skip
+from cohort_builder.worker import ShardTask, build_shard, private_skip, public_skip
+from exports.card import CardInfo
+from exports.parquet import assemble
+from exports.types import ExportError
+from nlp.reports import read_reports
+from nlp.types import Report, ReportError
+
+if TYPE_CHECKING:
+    from cohort_builder.pacs import Index
+    from nlp.findings import Extractor
+    from segmentation.types import Segmenter
+
+logger = logging.getLogger("cohort_builder")
+
+
+def build_cohort(
+    reports: Any,
+    pacs_export: str | Path,
+    *,
+    out: str | Path,
+    config: BuildConfig | None = None,
+    extractor: str | Extractor | None = None,
+    segmenter: str | Segmenter | None = None,
+    weights: str | Path | None = None,
+    device: str | None = "auto",
+    key: str | Path | None = None,
+    progress: bool = True,
+) -> Cohort:
+    """Turn reports and a PACS export into a dataset of image / mask / phrase triples.
+
+    Started again on the same ``out``, it continues where an earlier run ended.
+
+    Parameters
+    ----------
+    reports
+        Path of a CSV or JSONL file, a list of paths, a ``pandas.DataFrame``, a ``pyarrow.Table``, a
+        ``datasets.Dataset`` or an iterable of ``Report``. Needs ``report_id`` and ``text``, and what it can of
+        ``accession_number``, ``study_instance_uid``, ``patient_id`` and ``study_date``.
+    pacs_export
+        Folder of DICOM files: CT series and presentation states, in any tree.
+    out
+        Folder to build in: ``dataset/``, ``pictures/`` and ``run.json`` name nobody; ``private/`` does.
+    config
+        Options; ``BuildConfig.from_toml`` reads them from a file.
+    extractor, segmenter
+        Name or object; by default those of ``config``.
+    weights, device
+        For engines that take weights; ``"auto"`` uses a GPU where there is one.
+    key
+        File of the site's pseudonym key. Default: ``site.key`` in the user's configuration folder, made on first use.
+    progress
+        Draw progress bars (on a terminal) or log lines (elsewhere).
+
+    Raises
+    ------
+    ConfigError
+        An argument is wrong, or another run is building in ``out``.
+    PacsError
+        The export is missing, or holds no DICOM file.
+    TooManySkips
+        More than ``max_skip_fraction`` of the items of a stage failed.
+    nlp.ReportError
+        The reports table cannot be read or lacks a column.
+    exports.ExportError
+        The dataset could not be written whole.
+
+    """
+    run = _Run(Path(out), config or BuildConfig(), load_key(key), Progress(show=progress))
+    with run.exclusively():
+        index = run.index(pacs_export)
+        try:
+            scoped = run.read_reports(reports, index)
+            plans = run.plan(index, scoped, extractor=extractor, segmenter=segmenter, weights=weights)
+            run.build_shards(plans, scoped, extractor=extractor, segmenter=segmenter, weights=weights, device=device)
+        finally:
+            index.close()
+        return run.publish(plans)
+
+
+ScopedReports = Mapping[str, tuple[tuple[Report, Scope], ...]]
+
+
+class _Run:
+    """One run over one output folder."""
+
+    def __init__(self, out: Path, config: BuildConfig, key: Key, progress: Progress) -> None:
+        self.out, self.config, self.key, self.progress = out, config, key, progress
+        self.private = out / "private"
+        self.shards_dir = self.private / "shards"
+        self.pseudonyms = Pseudonyms(key)
+        self.software = f"cohort-builder {metadata.version('cohort-builder')}"
+        self.skips: list[Skip] = []
+        self.counts: Counter[str] = Counter()
+        self._started = monotonic()
+
+    # ---- stages ------------------------------------------------------------------------------------------------
+
+    def index(self, pacs_export: str | Path) -> Index:
+        """Read the headers of the export; only new or changed files are read again."""
+        with self.progress.stage("index", unit="files") as stage:
+            index = index_export(pacs_export, self.private / "index.sqlite", progress=stage.advance)
+        self.skips += index.skips
+        self.counts.update({f"index_{name}": n for name, n in index.counts.items()})
+        self._refuse_too_many("index", sum(skip.failure for skip in index.skips), stage.done)
+        return index
+
+    def read_reports(self, source: Any, index: Index) -> ScopedReports:
+        """Read the reports and find for each the studies it speaks of."""
+        bad: list[Skip] = []
+
+        def on_error(error: ReportError, row: int) -> None:
+            bad.append(Skip("reports", f"row {row}", "report_unusable", str(error), failure=True))
+
+        with self.progress.stage("reports", unit="reports") as stage:
+            reports: list[Report] = []
+            for report in read_reports(source, on_error=on_error):
+                reports.append(report)
+                stage.advance()
+            scopes, unscoped = scope_reports(reports, index)
+        self.counts.update(reports_read=len(reports), reports_scoped=len(scopes))
+        self._refuse_too_many("reports", len(bad), len(bad) + len(reports))
+        self.skips += [*bad, *unscoped, *_studies_without_report(index, scopes)]
+        by_id = {report.report_id: report for report in reports}
+        scoped: dict[str, tuple[tuple[Report, Scope], ...]] = {}
+        for scope in scopes:
+            scoped[scope.patient_key] = (*scoped.get(scope.patient_key, ()), (by_id[scope.report_id], scope))
+        return scoped
+
+    def plan(
+        self,
+        index: Index,
+        scoped: ScopedReports,
+        *,
+        extractor: str | Extractor | None,
+        segmenter: str | Segmenter | None,
+        weights: str | Path | None,
+    ) -> list[ShardPlan]:
+        """Distribute the patients that were drawn on or reported over shards."""
+        megabytes: dict[str, float] = {}
+        signatures: dict[str, str] = {}
+        for patient_key in index.patient_keys():
+            drawn = [
+                path for s in index.studies_of(patient_key) for path in index.presentation_states(s.study_instance_uid)
+            ]
+            if drawn or patient_key in scoped:
+                instances = [i for s in index.studies_of(patient_key) for i in _instances(index, s.study_instance_uid)]
+                megabytes[patient_key] = sum((i.rows or 0) * (i.columns or 0) * 2e-6 for i in instances)
+                files = [_stamp(path) for path in (*drawn, *(i.path for i in instances))]
+                signatures[patient_key] = signature([sorted(files), scoped.get(patient_key, ())])
+        self.counts.update(patients_planned=len(megabytes))
+        content = {
+            "software": self.software,
+            "config": self.config.what_is_published(),
+            "extractor": _name(extractor) or self.config.extractor,
+            "segmenter": _name(segmenter) or self.config.engine,
+            "weights": None if weights is None else _stamp(Path(weights)),
+            "key": self.pseudonyms.pseudonym("key", "fingerprint"),
+        }
+        return plan_shards(megabytes, signatures, self.pseudonyms, shard_mb=self.config.shard_mb, content=content)
+
+    def build_shards(
+        self,
+        plans: Sequence[ShardPlan],
+        scoped: ScopedReports,
+        *,
+        extractor: str | Extractor | None,
+        segmenter: str | Segmenter | None,
+        weights: str | Path | None,
+        device: str | None,
+    ) -> None:
+        """Build every shard that an earlier run did not finish."""
+        self.shards_dir.mkdir(exist_ok=True)
+        clean(self.shards_dir, plans)
+        todo = [plan for plan in plans if not is_done(self.shards_dir, plan)]
+        if len(todo) < len(plans):
+            logger.info("%d of %d shards are already built", len(plans) - len(todo), len(plans))
+        tasks = [
+            ShardTask(
+                plan=plan,
+                shards_dir=self.shards_dir,
+                index_path=self.private / "index.sqlite",
+                reports={key: scoped[key] for key in plan.patient_keys if key in scoped},
+                key=self.key,
+                config=self.config,
+                software=self.software,
+                extractor=extractor or self.config.extractor,
+                segmenter=segmenter or self.config.engine,
+                weights=None if weights is None else str(weights),
+                device=device,
+            )
+            for plan in todo
+        ]
+        with self.progress.stage("lesions and links", len(tasks), unit="shards") as stage:
+            for _summary in load_executor(self.config.workers).run(build_shard, tasks):
+                stage.advance()
+
+    def publish(self, plans: Sequence[ShardPlan]) -> Cohort:
+        """Join the shards into the dataset, draw the pictures, and write what the run did."""
+        for plan in plans:
+            marker = json.loads((self.shards_dir / plan.name / "done.json").read_text())
+            self.counts.update(marker["counts"])
+        self._refuse_too_many("lesions", self.counts["failures"], self.counts["lesions"] + self.counts["failures"])
+        skips = [private_skip(skip, self.pseudonyms) for skip in self.skips]
+        skips += read_lines(self.shards_dir, plans, "skips.jsonl")
+        _write_lines(self.private / "skips.jsonl", skips)
+        for name in ("links", "crosswalk", "offsets"):
+            _write_lines(self.private / f"{name}.jsonl", read_lines(self.shards_dir, plans, f"{name}.jsonl"))
+        with self.progress.stage("dataset", 1, unit="datasets"):
+            assemble(
+                [self.shards_dir / plan.name for plan in plans],
+                self.out / "dataset",
+                card=CardInfo(software=self.software, config=self.config.what_is_published()),
+                skipped=[public_skip(row) for row in skips],
+            )
+        cohort = open_cohort(self.out)
+        n_pictures = min(self.config.pictures, len(cohort))
+        with self.progress.stage("pictures", n_pictures, unit="pictures") as stage:
+            cohort.draw(n_pictures, on_each=stage.advance)
+        self._write_run("complete", skips)
+        return open_cohort(self.out)
+
+    # ---- housekeeping ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Hold the output folder for this run alone, log into it, and leave run.json also when the run fails."""
+        from filelock import FileLock, Timeout
+
+        self._make_folders()
+        lock = FileLock(self.private / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConfigError(
+                "another run is building in this output folder; wait for it, or choose another folder with out="
+            ) from error
+        handler = logging.FileHandler(self.out / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        try:
+            if self.key.created:
+                logger.warning(
+                    "a new pseudonym key was made; keep it: it ties the patients of the next cohort to this one"
+                )
+            yield
+        except (CohortError, ReportError, ExportError) as error:
+            logger.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - the message is the whole story
+            self._write_run(f"failed: {type(error).__name__}", ())
+            raise
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
+            lock.release()
+
+    def _make_folders(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError("out= is a file; give a folder to build in")
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not self.private.exists() and any(self.out.iterdir()):
+            raise ConfigError(
+                "out= is a folder with other things in it; give an empty or new folder, or an earlier cohort"
+            )
+        self.private.mkdir(mode=0o700, exist_ok=True)
+        self.private.chmod(0o700)
+
+    def _refuse_too_many(self, stage: str, failed: int, of: int) -> None:
+        if failed > self.config.max_skip_fraction * of:
+            raise TooManySkips(
+                f"{failed} of {of} items failed in the stage '{stage}', more than max_skip_fraction = "
+                f"{self.config.max_skip_fraction}: something is wrong with the whole input; private/skips.jsonl says what. "
+                "Raise max_skip_fraction to build from the rest."
+            )
+
+    def _write_run(self, status: str, skips: Iterable[Mapping[str, Any]]) -> None:
+        skips = list(skips)
+        if status != "complete":
+            skips = [private_skip(skip, self.pseudonyms) for skip in self.skips]
+            _write_lines(self.private / "skips.jsonl", skips)
+        run = {
+            "status": status,
+            "software": self.software,
+            "python": platform.python_version(),
+            "versions": {
+                name: metadata.version(name) for name in ("numpy", "pydicom", "highdicom", "datasets", "pyarrow")
+            },
+            "config": self.config.as_dict(),
+            "counts": dict(sorted(self.counts.items())),
+            "skips": dict(sorted(Counter(row["reason"] for row in skips).items())),
+            "seconds": {**self.progress.seconds, "total": round(monotonic() - self._started, 3)},
+        }
+        _write_atomically(self.out / "run.json", json.dumps(run, indent=1, sort_keys=True) + "\n")
+
+
+def _studies_without_report(index: Index, scopes: Sequence[Scope]) -> list[Skip]:
+    """Studies that were drawn on and that no report reads: their lesions are published without a phrase."""
+    read = {uid for scope in scopes for uid in scope.reads}
+    detail = "no report of the table reads this study: its lesions are published in `lesions`, without a phrase"
+    return [
+        Skip("scope", s.study_instance_uid, "study_without_report", detail, private={"uid": s.study_instance_uid})
+        for s in index.studies()
+        if s.study_instance_uid not in read and index.presentation_states(s.study_instance_uid)
+    ]
+
+
+def _instances(index: Index, study_instance_uid: str) -> Iterator[Any]:
+    for series in index.series_of(study_instance_uid):
+        yield from index.instances(series)
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return path.name, status.st_size, status.st_mtime_ns
+
+
+def _name(component: object) -> str | None:
+    if component is None or isinstance(component, str):
+        return component
+    return str(getattr(component, "name", type(component).__name__))
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    _write_atomically(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    Path(temporary).chmod(0o644)
+    Path(temporary).replace(path)

@@ -1,0 +1,197 @@
+"""The ``cohort`` command: one verb each. Exit 0 done, 1 the run failed, 2 bad arguments."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cohort_builder.errors import CohortError, ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns
+    -------
+    The exit code: 0 done, 1 the run failed, 2 bad arguments.
+
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help(sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=logging.WARNING if options.quiet else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
+    for noisy in ("datasets", "matplotlib", "pydicom", "highdicom", "filelock", "PIL", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from exports.types import ExportError
+    from nlp.types import ReportError
+
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        print(f"cohort: {error}", file=sys.stderr)
+        return 2
+    except (CohortError, ReportError, ExportError) as error:
+        print(f"cohort: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cohort: stopped; the same command continues where it ended", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cohort", description="Turn the annotations radiologists left in their PACS into grounded training data."
+    )
+    verbs = parser.add_subparsers(metavar="VERB")
+    _add_demo(verbs)
+    _add_build(verbs)
+    _add_show(verbs)
+    _add_audit(verbs)
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_: str, example: str
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=help_,
+        description=help_,
+        epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings and the result")
+    return parser
+
+
+def _add_demo(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        verbs, "demo", "Generate a hospital, build its cohort, and score it against the truth.", "cohort demo -o demo"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder to write to")
+    parser.add_argument("--patients", type=_positive, default=12, help="how many patients the hospital has")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same hospital")
+    parser.add_argument("--engine", default="classical", help="segmentation engine")
+    parser.add_argument("--workers", type=_positive, default=2, help="processes")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from cohort_builder.demo import run_demo
+
+    print(
+        run_demo(
+            options.out,
+            patients=options.patients,
+            seed=options.seed,
+            engine=options.engine,
+            workers=options.workers,
+            progress=not options.quiet,
+        )
+    )
+    return 0
+
+
+def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        verbs,
+        "build",
+        "Build a dataset from reports and a PACS export.",
+        "cohort build reports.csv pacs_export/ -o cohort/",
+    )
+    parser.add_argument("reports", nargs="+", type=Path, metavar="REPORTS", help="CSV or JSONL files of reports")
+    parser.add_argument(
+        "pacs_export", type=Path, metavar="PACS_EXPORT", help="folder of CT series and presentation states"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to build in; run again to continue")
+    parser.add_argument("--config", type=Path, help="TOML file of options")
+    parser.add_argument("--engine", help="segmentation engine: classical (default), ellipsoid")
+    parser.add_argument("--weights", type=Path, help="weights of the engine, for those that need some")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--workers", type=_positive, help="processes")
+    parser.add_argument("--key", type=Path, help="pseudonym key of the site; default: the user's configuration folder")
+    parser.set_defaults(run=_build)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from cohort_builder.build import build_cohort
+    from cohort_builder.config import BuildConfig
+
+    config = BuildConfig() if options.config is None else BuildConfig.from_toml(options.config)
+    if options.workers is not None:
+        config = replace(config, workers=options.workers)
+    cohort = build_cohort(
+        options.reports,
+        options.pacs_export,
+        out=options.out,
+        config=config,
+        segmenter=options.engine,
+        weights=options.weights,
+        device=options.device,
+        key=options.key,
+        progress=not options.quiet,
+    )
+    print(cohort.summary())
+    return 0
+
+
+def _add_show(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        verbs,
+        "show",
+        "Say what a cohort holds, and draw one of its findings.",
+        "cohort show cohort/ --finding 3 -o 3.png",
+    )
+    parser.add_argument("cohort", type=Path, metavar="DIR", help="folder of a finished build")
+    parser.add_argument("--finding", type=int, help="number of a finding to draw")
+    parser.add_argument("-o", "--out", type=Path, default=Path("finding.png"), help="picture to write")
+    parser.set_defaults(run=_show)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from cohort_builder.cohort import open_cohort
+
+    cohort = open_cohort(options.cohort)
+    print(cohort.summary())
+    if options.finding is not None:
+        cohort.show(options.finding).save(options.out)
+        print(f"finding {options.finding} is drawn in {options.out}")
+    return 0
+
+
+def _add_audit(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        verbs, "audit", "Search all that a build publishes for what identifies a patient.", "cohort audit cohort/"
+    )
+    parser.add_argument("cohort", type=Path, metavar="DIR", help="folder of a finished build")
+    parser.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from cohort_builder.cohort import open_cohort
+
+    leaks = open_cohort(options.cohort).audit()
+    for leak in leaks:
+        print(f"{leak.kind}: {leak.where}")
+    print(f"{len(leaks)} places hold something identifying" if leaks else "nothing identifying found")
+    return 1 if leaks else 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

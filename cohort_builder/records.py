@@ -1,0 +1,311 @@
+"""From private objects to published rows: every id becomes a pseudonym here, every coordinate RAS, every date nothing.
+
+This is the only file that turns a UID into something that leaves the hospital.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cohort_builder.lesions import disagreement_mm
+from cohort_builder.types import Decision, Link, LocatedAnnotation
+from exports.roi import choose_roi
+from exports.types import (
+    AnnotationRecord,
+    EngineRecord,
+    FindingRecord,
+    LinkRecord,
+    MeasurementRecord,
+    PhraseRecord,
+    QualityRecord,
+    ReportPhraseRecord,
+    ReportRecord,
+    VolumeRecord,
+)
+from nlp.sections import split_sections
+from nlp.types import Assertion, Axis, Finding, Report, SizeKind, Temporality
+from segmentation.geometry import apply_affine, crop_affine, image_to_index, lps_to_ras, nifti_affine
+from segmentation.metrics import long_and_short_diameter
+from segmentation.types import Mask, Volume
+
+if TYPE_CHECKING:
+    from cohort_builder.config import BuildConfig
+    from cohort_builder.ct import Stack
+    from cohort_builder.jobs import Target
+    from cohort_builder.patient import ReadReport
+    from cohort_builder.privacy import Pseudonyms
+    from segmentation.checks import Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The said half of a row: a LINKED finding of one report."""
+
+    report: ReadReport
+    finding: Finding
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlace:
+    """Where the whole volume of a row is published; None where it is not."""
+
+    shard: str | None = None
+    row_group: int | None = None
+
+
+class RecordMaker:
+    """Makes the published rows of one patient; holds the key through ``pseudonyms`` and nothing of the patient's."""
+
+    def __init__(self, pseudonyms: Pseudonyms, config: BuildConfig, software: str) -> None:
+        self.pseudonyms, self.config, self.software = pseudonyms, config, software
+
+    def finding(
+        self,
+        patient_key: str,
+        target: Target,
+        stack: Stack,
+        volume: Volume,
+        mask: Mask,
+        quality: Quality,
+        said: Said | None,
+        place: VolumePlace,
+    ) -> FindingRecord:
+        """One segmented lesion, grounded (``said``) or not."""
+        p, lesion_id = self.pseudonyms, target.lesion.lesion_id
+        points = _stroke_points(target.strokes, volume)
+        origin, shape = choose_roi(
+            _bounding_box(mask),
+            np.concatenate(points),
+            volume.voxels.shape,
+            volume.spacing_mm,
+            p.rng("roi", f"{lesion_id}"),
+            margin_mm=self.config.roi_margin_mm,
+            minimum_mm=self.config.roi_min_mm,
+        )
+        window = tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=True))
+        affine = nifti_affine(crop_affine(volume.affine, origin))
+        low = mask.offset
+        high = tuple(o + n for o, n in zip(low, mask.voxels.shape, strict=True))
+        return FindingRecord(
+            lesion_id=p.pseudonym("lesion", lesion_id),
+            patient_id=p.pseudonym("patient", patient_key),
+            study_id=p.pseudonym("study", target.lesion.study_instance_uid),
+            series_id=p.pseudonym("series", stack_key(stack)),
+            said=None if said is None else self._phrase(said, mask, volume),
+            annotations=tuple(
+                _annotation(stroke, index, origin, volume) for stroke, index in zip(target.strokes, points, strict=True)
+            ),
+            image=np.ascontiguousarray(volume.voxels[window].transpose(2, 1, 0)),
+            mask=np.ascontiguousarray(mask.in_volume(volume.voxels.shape)[window].transpose(2, 1, 0).astype(np.uint8)),
+            affine_ras=affine,
+            roi_origin_ijk=(origin[2], origin[1], origin[0]),
+            bbox_ijk=(low[2], low[1], low[0], high[2], high[1], high[0]),
+            volume_shard=place.shard,
+            volume_row_group=place.row_group,
+            engine=_engine(mask, target.strokes[0]),
+            quality=QualityRecord(quality.tier, quality.flags, quality.score, quality.volume_mm3, quality.recist_mm),
+            split_key=p.unit("split", patient_key),
+            provenance=self._provenance(target, stack, mask, said),
+        )
+
+    def volume(
+        self, patient_key: str, stack: Stack, volume: Volume, lesion_ids: Sequence[str], acquisition: Mapping[str, str]
+    ) -> VolumeRecord:
+        """One CT stack, whole."""
+        p = self.pseudonyms
+        return VolumeRecord(
+            series_id=p.pseudonym("series", stack_key(stack)),
+            study_id=p.pseudonym("study", stack.study_instance_uid),
+            patient_id=p.pseudonym("patient", patient_key),
+            image=np.ascontiguousarray(volume.voxels.transpose(2, 1, 0)),
+            affine_ras=nifti_affine(volume.affine),
+            acquisition=tuple(sorted(acquisition.items())),
+            lesion_ids=tuple(p.pseudonym("lesion", lesion_id) for lesion_id in lesion_ids),
+            split_key=p.unit("split", patient_key),
+        )
+
+    def report(self, patient_key: str, read: ReadReport, outcomes: Mapping[str, str]) -> ReportRecord:
+        """One scrubbed report with every phrase and what became of it (``outcomes`` override by finding id)."""
+        p = self.pseudonyms
+        link_of = {link.finding_id: link for link in read.links if link.finding_id is not None}
+        phrases = []
+        for finding in read.findings:
+            link = link_of.get(finding.finding_id)
+            start, end = finding.mentions[0].phrase
+            outcome = outcomes.get(finding.finding_id) or outcome_of(finding, link)
+            linked = link is not None and link.decision in {Decision.LINKED, Decision.PRIOR_LINKED}
+            phrases.append(
+                ReportPhraseRecord(
+                    finding_id=p.pseudonym("finding", finding.finding_id),
+                    start=start,
+                    end=end,
+                    section=finding.mentions[0].section,
+                    assertion=finding.assertion.value,
+                    observation=finding.observation,
+                    anatomy=finding.anatomy,
+                    laterality=None if finding.laterality is None else finding.laterality.value,
+                    outcome=outcome,
+                    lesion_id=p.pseudonym("lesion", link.lesion_id) if linked and link and link.lesion_id else None,
+                    probability=None if link is None else link.probability,
+                )
+            )
+        return ReportRecord(
+            report_id=p.pseudonym("report", read.report.report_id),
+            patient_id=p.pseudonym("patient", patient_key),
+            study_ids=tuple(p.pseudonym("study", uid) for uid in read.scope.reads),
+            text=read.report.text,
+            language=read.report.language,
+            sections=tuple((s.name, s.start, s.end) for s in split_sections(read.report.text)),
+            phrases=tuple(phrases),
+            split_key=p.unit("split", patient_key),
+        )
+
+    def _phrase(self, said: Said, mask: Mask, volume: Volume) -> PhraseRecord:
+        report, finding = said.report.report, said.finding
+        mention = finding.mentions[0]
+        return PhraseRecord(
+            finding_id=self.pseudonyms.pseudonym("finding", finding.finding_id),
+            report_id=self.pseudonyms.pseudonym("report", report.report_id),
+            phrase=report.text[slice(*mention.phrase)],
+            phrase_start=mention.phrase[0],
+            phrase_end=mention.phrase[1],
+            sentence=report.text[slice(*mention.sentence)],
+            section=mention.section,
+            language=report.language,
+            assertion=finding.assertion.value,
+            observation=finding.observation,
+            anatomy=finding.anatomy,
+            laterality=None if finding.laterality is None else finding.laterality.value,
+            measurements=_measurements(report, finding, mask, volume),
+            link=LinkRecord(said.link.decision.value, said.link.probability, tuple(sorted(said.link.evidence.items()))),
+        )
+
+    def _provenance(self, target: Target, stack: Stack, mask: Mask, said: Said | None) -> str:
+        facts = {
+            "software": self.software,
+            "strokes": len(target.lesion.annotations),
+            "strokes_on_this_series": len(target.strokes),
+            "text_disagreement_mm": disagreement_mm(target.strokes[0]),
+            "stack_flags": list(stack.flags),
+            "mask_flags": list(mask.flags),
+            "joined_by": None if said is None else said.report.scope.joined_by,
+            "extractor": None if said is None else said.finding.extractor,
+        }
+        return json.dumps(facts, sort_keys=True)
+
+
+def outcome_of(finding: Finding, link: Link | None) -> str:
+    """What became of a phrase, as published in ``reports``: the linker's decision, or why it had no chance."""
+    if finding.assertion is Assertion.ABSENT:
+        return "NEGATED"
+    if link is None or link.decision is Decision.UNMATCHED:
+        current = any(s.temporality is Temporality.CURRENT and s.kind is SizeKind.LESION for s in finding.sizes)
+        return "UNMATCHED" if current or finding.image_references else "NO_SIZE"
+    return link.decision.value
+
+
+def stack_key(stack: Stack) -> str:
+    """What a published series is: one regular stack (a Series Instance UID can hold two)."""
+    return f"{stack.series_instance_uid}/{stack.instances[0].sop_instance_uid}"
+
+
+_SAFE_VALUE = re.compile(r"[A-Za-z0-9 .,;+/_()-]{1,40}")
+
+
+def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str]:
+    """Technical facts of the acquisition: an allow-list of attributes, each of a harmless form and free of identifiers."""
+    first = stack.instances[0]
+    facts = {
+        "Manufacturer": first.manufacturer,
+        "ManufacturerModelName": first.manufacturer_model_name,
+        "ConvolutionKernel": first.convolution_kernel,
+        "SliceThickness": None if first.slice_thickness_mm is None else f"{first.slice_thickness_mm:g}",
+        "KVP": first.kvp,
+        "ContrastBolusAgent": "given" if first.contrast_agent else "not recorded",
+        "BodyPartExamined": first.body_part_examined,
+        "PatientPosition": first.patient_position,
+    }
+    words = {word.casefold() for value in identifiers for word in re.findall(r"\w{3,}", value)}
+    return {
+        name: value
+        for name, value in facts.items()
+        if value and _SAFE_VALUE.fullmatch(value) and not words & {w.casefold() for w in re.findall(r"\w{3,}", value)}
+    }
+
+
+def _bounding_box(mask: Mask) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    (s, r, c), (n_s, n_r, n_c) = mask.offset, mask.voxels.shape
+    return (s, s + n_s), (r, r + n_r), (c, c + n_c)
+
+
+def _stroke_points(strokes: Sequence[LocatedAnnotation], volume: Volume) -> list[np.ndarray]:
+    """(n, 3) voxel-centre indices (slice, row, column) of each stroke's points."""
+    position = {uid: i for i, uid in enumerate(volume.sop_instance_uids)}
+    found = []
+    for stroke in strokes:
+        index = image_to_index(stroke.annotation.points)
+        slices = np.full(len(index), float(position[stroke.annotation.sop_instance_uid]))
+        found.append(np.column_stack([slices, index[:, 1], index[:, 0]]))
+    return found
+
+
+def _annotation(
+    stroke: LocatedAnnotation, index: np.ndarray, origin: tuple[int, int, int], volume: Volume
+) -> AnnotationRecord:
+    ras = lps_to_ras(apply_affine(volume.affine, index))
+    ijk = (index - np.asarray(origin, dtype=np.float64))[:, ::-1]
+    annotation = stroke.annotation
+    return AnnotationRecord(
+        kind=annotation.kind.value,
+        points_ras_mm=tuple((float(x), float(y), float(z)) for x, y, z in ras),
+        points_ijk=tuple((float(i), float(j), float(k)) for i, j, k in ijk),
+        stated_mm=annotation.stated_mm,
+        drawn_mm=stroke.diameters_mm,
+        source_kind=annotation.source.kind,
+        rule=annotation.source.rule,
+    )
+
+
+def _engine(mask: Mask, stroke: LocatedAnnotation) -> EngineRecord:
+    name, _, revision = mask.engine.partition("@")
+    return EngineRecord(name, revision, None, stroke.annotation.kind.value)
+
+
+def _measurements(report: Report, finding: Finding, mask: Mask, volume: Volume) -> tuple[MeasurementRecord, ...]:
+    """The finding's current lesion sizes beside the mask's own long and short in-plane diameters."""
+    of_mask = long_and_short_diameter(mask.voxels, volume.spacing_mm)
+    records = []
+    for size in finding.sizes:
+        if size.kind is not SizeKind.LESION or size.temporality is not Temporality.CURRENT:
+            continue
+        for rank, (value, rounding, axis) in enumerate(zip(size.values_mm, size.roundings_mm, size.axes, strict=True)):
+            known = _same_axis_of_mask(rank, axis, of_mask)
+            records.append(
+                MeasurementRecord(
+                    kind=size.kind.value,
+                    axis=None if axis is None else axis.value,
+                    value_mm=value,
+                    rounding_mm=rounding,
+                    source_text=report.text[slice(*size.span)],
+                    start=size.span[0],
+                    end=size.span[1],
+                    mask_value_mm=known,
+                    ratio=None if known is None else known / value,
+                )
+            )
+    return tuple(records)
+
+
+def _same_axis_of_mask(rank: int, axis: Axis | None, of_mask: tuple[float, float]) -> float | None:
+    """Compare long with long and short with short; a body axis (AP, TR, CC) or a third value has no in-plane twin."""
+    if axis not in {None, Axis.LONG, Axis.SHORT}:
+        return None
+    column = 1 if axis is Axis.SHORT else rank
+    return of_mask[column] if column < len(of_mask) else None

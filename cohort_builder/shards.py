@@ -1,0 +1,153 @@
+"""The unit of work: one idempotent shard, a hash bucket of patients of one split.
+
+Planned first, written under a temporary name, renamed, and marked by the rename: a directory under ``private/shards``
+with a ``done.json`` of the right fingerprint is whole, anything else is built again. Resuming, processes and (later)
+Slurm slices are all "run the shards that are not done".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cohort_builder.privacy import Pseudonyms
+
+SPLITS = ("train", "validation", "test")
+MARKER = "done.json"
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """Shard ``number`` of ``count`` of one split: its patients, and a hash of all that decides its content."""
+
+    split: str
+    number: int
+    count: int
+    patient_keys: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """Directory name, free of identifiers."""
+        return f"{self.split}-{self.number:05d}"
+
+
+def plan_shards(
+    megabytes: Mapping[str, float],
+    signatures: Mapping[str, str],
+    pseudonyms: Pseudonyms,
+    *,
+    shard_mb: int,
+    content: Mapping[str, Any],
+) -> list[ShardPlan]:
+    """Distribute patients over shards by their keyed hash.
+
+    Parameters
+    ----------
+    megabytes
+        Uncompressed CT megabytes of each patient key.
+    signatures
+        Hash of each patient's inputs (files, reports).
+    content
+        Everything else that decides about content: configuration, versions, engine.
+
+    """
+    plans = []
+    for split in SPLITS:
+        members = [key for key in megabytes if pseudonyms.split_of(key) == split]
+        total = sum(megabytes[key] for key in members)
+        n_buckets = 1
+        while n_buckets * shard_mb < total:  # a power of two, so that a growing archive seldom moves its patients
+            n_buckets *= 2
+        buckets: dict[int, list[str]] = {}
+        for key in members:
+            buckets.setdefault(int(pseudonyms.unit("shard", key) * n_buckets), []).append(key)
+        ordered = [sorted(buckets[b], key=lambda key: pseudonyms.pseudonym("patient", key)) for b in sorted(buckets)]
+        for number, keys in enumerate(ordered):
+            parts = [split, number, len(ordered), [signatures[key] for key in keys], content]
+            plans.append(ShardPlan(split, number, len(ordered), tuple(keys), _digest(parts)))
+    return plans
+
+
+def is_done(shards_dir: Path, plan: ShardPlan) -> bool:
+    """Whether this very shard was written whole."""
+    try:
+        marker = json.loads((shards_dir / plan.name / MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(marker.get("fingerprint") == plan.fingerprint)
+
+
+def clean(shards_dir: Path, plans: Iterable[ShardPlan]) -> None:
+    """Remove what a killed run left half written, and shards of an earlier plan."""
+    wanted = {plan.name for plan in plans}
+    for path in shards_dir.iterdir():
+        if path.name.startswith(_TEMPORARY) or path.name not in wanted:
+            shutil.rmtree(path)
+
+
+class ShardDirectory:
+    """A shard being written: a temporary directory that ``commit`` turns into the finished one."""
+
+    def __init__(self, shards_dir: Path, plan: ShardPlan) -> None:
+        self.plan = plan
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{plan.name}-", dir=shards_dir))
+        self._final = shards_dir / plan.name
+
+    def write_lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one JSON object a line."""
+        text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
+        _write_synced(self.path / name, text)
+
+    def commit(self, counts: Mapping[str, int]) -> None:
+        """Mark and rename; from here on the shard is done."""
+        marker = {"fingerprint": self.plan.fingerprint, "counts": dict(counts)}
+        _write_synced(self.path / MARKER, json.dumps(marker, sort_keys=True))
+        if self._final.exists():
+            shutil.rmtree(self._final)
+        self.path.rename(self._final)
+        descriptor = os.open(self._final.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_lines(shards_dir: Path, plans: Sequence[ShardPlan], name: str) -> list[dict[str, Any]]:
+    """All rows of one JSON-lines file over all shards, in the order of the plan."""
+    rows: list[dict[str, Any]] = []
+    for plan in plans:
+        path = shards_dir / plan.name / name
+        rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return rows
+
+
+def signature(parts: Iterable[object]) -> str:
+    """Hash of a patient's inputs."""
+    return _digest(list(parts))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)  # type: ignore[call-overload]
+    return str(value)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,353 @@
+"""Builds one shard: read its patients, stream their lesions through the engine, write rows in a fixed order.
+
+Rows are written in the order of the plan, whatever order the engine answers in, so the same input gives the same bytes.
+A volume lives from the moment the engine pulls its first job until its last answer is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cohort_builder.config import BuildConfig
+from cohort_builder.ct import load_stack
+from cohort_builder.jobs import StackPlan, Target, plan_stacks
+from cohort_builder.pacs import open_index
+from cohort_builder.patient import PatientCase, ReadReport, read_patient
+from cohort_builder.privacy import Key, Pseudonyms
+from cohort_builder.records import RecordMaker, Said, VolumePlace, acquisition_facts, stack_key
+from cohort_builder.scope import Scope
+from cohort_builder.shards import ShardDirectory, ShardPlan
+from cohort_builder.types import Decision, Link, Skip
+from exports.parquet import ShardWriter
+from nlp import load_extractor
+from nlp.types import Report
+from segmentation import load_segmenter
+from segmentation.checks import Quality, check_mask
+from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Segmenter, Volume
+
+if TYPE_CHECKING:
+    from cohort_builder.pacs import Index
+    from nlp.findings import Extractor
+
+logger = logging.getLogger("cohort_builder")
+T = TypeVar("T")
+_TIERS = "ABC"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """All that a worker needs to build one shard; picklable, and free of arrays."""
+
+    plan: ShardPlan
+    shards_dir: Path
+    index_path: Path
+    reports: Mapping[str, tuple[tuple[Report, Scope], ...]]
+    key: Key = field(repr=False)
+    config: BuildConfig
+    software: str
+    extractor: str | Extractor
+    segmenter: str | Segmenter
+    weights: str | None
+    device: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSummary:
+    """What a finished shard reports to the run: numbers only."""
+
+    name: str
+    counts: Mapping[str, int]
+
+
+def build_shard(task: ShardTask) -> ShardSummary:
+    """Build one shard whole, or leave nothing that looks like one."""
+    directory = ShardDirectory(task.shards_dir, task.plan)
+    index = open_index(task.index_path)
+    try:
+        with ShardWriter(directory.path, task.plan.split, task.plan.number, task.plan.count) as writer:
+            run = _ShardRun(task, index, writer)
+            run.build()
+    finally:
+        index.close()
+    for name, rows in run.private.items():
+        directory.write_lines(f"{name}.jsonl", rows)
+    directory.commit(run.counts)
+    return ShardSummary(task.plan.name, run.counts)
+
+
+@dataclass(slots=True)
+class _OpenStack:
+    """A stack whose lesions are with the engine."""
+
+    case: PatientCase
+    plan: StackPlan
+    volume: Volume | None = None
+    answers: dict[str, Mask | SegmentationFailure] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.answers) == len(self.plan.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class _PatientEnd:
+    """Everything of this patient has been segmented: its reports can be written."""
+
+    case: PatientCase
+
+
+class _ShardRun:
+    """The state of one shard while it is built."""
+
+    def __init__(self, task: ShardTask, index: Index, writer: ShardWriter) -> None:
+        self.task, self.index, self.writer = task, index, writer
+        self.pseudonyms = Pseudonyms(task.key)
+        self.records = RecordMaker(self.pseudonyms, task.config, task.software)
+        self.segmenter = _segmenter(task.segmenter, task.weights, task.device)
+        self.extractor = _extractor(task.extractor)
+        self.counts: dict[str, int] = {}
+        self.private: dict[str, list[Mapping[str, Any]]] = {"skips": [], "links": [], "crosswalk": [], "offsets": []}
+        self._queue: deque[_OpenStack | _PatientEnd] = deque()
+        self._stack_of: dict[str, _OpenStack] = {}
+        self._lost: dict[str, str] = {}  # lesion id to the outcome of its phrases, for linked lesions without a row
+
+    def build(self) -> None:
+        """Segment and write everything."""
+        for answer in self.segmenter.segment(self._jobs()):
+            self._stack_of.pop(answer.job_id).answers[answer.job_id] = answer
+            self._write_what_is_complete()
+        for job_id, stack in self._stack_of.items():
+            stack.answers[job_id] = SegmentationFailure(job_id, "no_answer", "the engine did not answer this lesion")
+        self._stack_of = {}
+        self._write_what_is_complete()
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    def _jobs(self) -> Iterator[SegmentationJob]:
+        for patient_key in self.task.plan.patient_keys:
+            reports = self.task.reports.get(patient_key, ())
+            case = self._guard("patient", patient_key, lambda k=patient_key, r=reports: self._read(k, r))
+            if case is None:
+                continue
+            plans, skips = plan_stacks(case.lesions, self.index)
+            self._skip_all((*case.skips, *skips))
+            placed = {target.lesion.lesion_id for plan in plans for target in plan.targets}
+            self._lost.update({i.lesion_id: "NO_VOLUME" for i in case.lesions if i.lesion_id not in placed})
+            for plan in sorted(plans, key=lambda p: self.pseudonyms.pseudonym("series", stack_key(p.stack))):
+                yield from self._open(case, plan)
+            self._queue.append(_PatientEnd(case))
+
+    def _read(self, patient_key: str, reports: tuple[tuple[Report, Scope], ...]) -> PatientCase:
+        return read_patient(patient_key, self.index, reports, self.extractor, self.task.config.link)
+
+    def _open(self, case: PatientCase, plan: StackPlan) -> Iterator[SegmentationJob]:
+        volume = self._guard("volumes", plan.stack.series_instance_uid, lambda: load_stack(plan.stack))
+        if volume is None:
+            self._lost.update({target.lesion.lesion_id: "NO_VOLUME" for target in plan.targets})
+            return
+        opened = _OpenStack(case, plan, volume)
+        self._queue.append(opened)
+        for job in plan.jobs(volume):
+            self._stack_of[job.job_id] = opened
+            yield job
+
+    def _guard(self, stage: str, item: str, work: Callable[[], T]) -> T | None:
+        """Run ``work``; what goes wrong costs this item, by name, and never the cohort."""
+        try:
+            return work()
+        except GeometryError as error:
+            self._skip(Skip(stage, item, "geometry", str(error), failure=True, private={"uid": item}))
+        except Exception as error:  # noqa: BLE001 - one study, whatever is wrong with it, must not stop ten years of them
+            detail = f"{type(error).__name__}; the private copy of the skips holds the traceback: please report it"
+            private = {"uid": item, "traceback": traceback.format_exc()}
+            self._skip(Skip(stage, item, "unexpected_error", detail, failure=True, private=private))
+        return None
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    def _write_what_is_complete(self) -> None:
+        while self._queue:
+            head = self._queue[0]
+            if isinstance(head, _OpenStack):
+                if not head.complete:
+                    return
+                self._write_stack(head)
+            else:
+                self._write_patient(head.case)
+            self._queue.popleft()
+
+    def _write_stack(self, opened: _OpenStack) -> None:
+        volume = opened.volume
+        if volume is None:
+            return
+        said = _said(opened.case.reports)
+        accepted: list[tuple[Target, Mask, Quality]] = []
+        for target in opened.plan.targets:
+            mask = opened.answers[target.lesion.lesion_id]
+            judged = self._judge(target, mask, opened.plan, volume)
+            if judged is not None:
+                accepted.append((target, *judged))
+        lesion_ids = [target.lesion.lesion_id for target, _, _ in accepted]
+        place = self._write_volume(opened, volume, lesion_ids, linked=any(i in said for i in lesion_ids))
+        for target, mask, quality in accepted:
+            for one in said.get(target.lesion.lesion_id, [None]):
+                self.writer.add_finding(
+                    self.records.finding(
+                        opened.case.patient_key, target, opened.plan.stack, volume, mask, quality, one, place
+                    )
+                )
+                self._count("unlinked_lesions" if one is None else "findings")
+                self._count(f"tier_{quality.tier}")
+            self._crosswalk("lesion", target.lesion.lesion_id)
+        opened.volume = None
+
+    def _judge(
+        self, target: Target, mask: Mask | SegmentationFailure, plan: StackPlan, volume: Volume
+    ) -> tuple[Mask, Quality] | None:
+        """Accept a mask with its quality, or record why the lesion has none."""
+        lesion_id = target.lesion.lesion_id
+        source = {"source": target.strokes[0].annotation.annotation_id}
+        if isinstance(mask, SegmentationFailure):
+            self._lost[lesion_id] = "SEGMENTATION_FAILED"
+            self._skip(Skip("segmentation", lesion_id, mask.reason, mask.detail, private=source))
+            return None
+        (job,) = StackPlan(plan.stack, (target,)).jobs(volume)
+        quality = check_mask(mask, job)
+        if _TIERS.index(quality.tier) > _TIERS.index(self.task.config.min_tier):
+            self._lost[lesion_id] = "MASK_REJECTED"
+            detail = f"tier {quality.tier} is below min_tier {self.task.config.min_tier}: {', '.join(quality.flags)}"
+            self._skip(Skip("segmentation", lesion_id, "mask_not_believable", detail, private=source))
+            return None
+        return mask, quality
+
+    def _write_volume(self, opened: _OpenStack, volume: Volume, lesion_ids: list[str], *, linked: bool) -> VolumePlace:
+        policy = self.task.config.volumes
+        if not lesion_ids or policy == "none" or (policy == "linked" and not linked):
+            return VolumePlace()
+        stack, key = opened.plan.stack, opened.case.patient_key
+        identifiers = [value for study in self.index.studies_of(key) for value in study.identifiers]
+        record = self.records.volume(key, stack, volume, lesion_ids, acquisition_facts(stack, identifiers))
+        location = self.writer.add_volume(record)
+        self._count("volumes")
+        self._crosswalk("series", stack_key(stack))
+        return VolumePlace(location.shard, location.row_group)
+
+    def _write_patient(self, case: PatientCase) -> None:
+        self._crosswalk("patient", case.patient_key)
+        for study in self.index.studies_of(case.patient_key):
+            self._crosswalk("study", study.study_instance_uid)
+        for read in case.reports:
+            outcomes = {
+                link.finding_id: self._lost[link.lesion_id]
+                for link in read.links
+                if link.decision is Decision.LINKED and link.finding_id and link.lesion_id in self._lost
+            }
+            self.writer.add_report(self.records.report(case.patient_key, read, outcomes))
+            self._count("reports")
+            self._crosswalk("report", read.report.report_id)
+            offsets = self.pseudonyms.pseudonym("report", read.report.report_id)
+            self.private["offsets"].append({"report_id": offsets, "offsets": read.offsets.as_lists()})
+            for link in read.links:
+                self._count(f"links_{link.decision.value}")
+                self.private["links"].append(self._private_link(case, read, link))
+        self._count("patients")
+        self._count("lesions", len(case.lesions))
+
+    def _private_link(self, case: PatientCase, read: ReadReport, link: Link) -> Mapping[str, Any]:
+        """One line of private/links.jsonl: the decision in terms of the original report and presentation states."""
+        p = self.pseudonyms
+        row: dict[str, Any] = {
+            "finding_id": None,
+            "lesion_id": None,
+            "report_id": read.report.report_id,
+            "start": None,
+            "end": None,
+            "values_mm": [],
+            "annotations": [],
+            "decision": link.decision.value,
+            "probability": link.probability,
+            "evidence": dict(link.evidence),
+        }
+        for finding in read.findings:
+            if finding.finding_id == link.finding_id:
+                row["finding_id"] = p.pseudonym("finding", finding.finding_id)
+                row["start"], row["end"] = read.offsets.to_original(finding.mentions[0].phrase)
+                row["values_mm"] = [list(size.values_mm) for size in finding.sizes]
+        for lesion in case.lesions:
+            if lesion.lesion_id == link.lesion_id:
+                row["lesion_id"] = p.pseudonym("lesion", lesion.lesion_id)
+                sources = [located.annotation.source for located in lesion.annotations]
+                row["annotations"] = [{"sop_instance_uid": s.sop_instance_uid, "item": s.item} for s in sources]
+        return row
+
+    def _crosswalk(self, kind: str, original: str) -> None:
+        pseudonym = self.pseudonyms.pseudonym(kind, original)
+        self.private["crosswalk"].append({"kind": kind, "pseudonym": pseudonym, "original": original})
+
+    def _skip_all(self, skips: Iterable[Skip]) -> None:
+        for skip in skips:
+            self._skip(skip)
+
+    def _skip(self, skip: Skip) -> None:
+        self.private["skips"].append(private_skip(skip, self.pseudonyms))
+        self._count("skips")
+        if skip.failure:
+            self._count("failures")
+
+    def _count(self, name: str, n: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + n
+
+
+def private_skip(skip: Skip, pseudonyms: Pseudonyms) -> dict[str, Any]:
+    """A skip as kept in ``private/``: its keyed item beside the raw one; ``public_skip`` takes the private half away."""
+    keyed = replace(skip, item=pseudonyms.pseudonym("item", skip.item))
+    return {
+        "stage": keyed.stage,
+        "item": keyed.item,
+        "reason": keyed.reason,
+        "detail": keyed.detail,
+        "failure": keyed.failure,
+        "private": {**skip.private, "item": skip.item},
+    }
+
+
+def public_skip(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The published half of a skip."""
+    return {name: value for name, value in row.items() if name != "private"}
+
+
+def _said(reports: Iterable[ReadReport]) -> dict[str, list[Said | None]]:
+    """LINKED findings by lesion; two reports may speak of one lesion."""
+    said: dict[str, list[Said | None]] = {}
+    for read in reports:
+        findings = {finding.finding_id: finding for finding in read.findings}
+        for link in read.links:
+            if link.decision is Decision.LINKED and link.lesion_id and link.finding_id:
+                said.setdefault(link.lesion_id, []).append(Said(read, findings[link.finding_id], link))
+    return said
+
+
+@lru_cache(maxsize=1)
+def _named_segmenter(name: str, weights: str | None, device: str | None) -> Segmenter:
+    return load_segmenter(name, weights=weights, device=device)
+
+
+def _segmenter(segmenter: str | Segmenter, weights: str | None, device: str | None) -> Segmenter:
+    """Load once a process: weights are large."""
+    return _named_segmenter(segmenter, weights, device) if isinstance(segmenter, str) else segmenter
+
+
+@lru_cache(maxsize=1)
+def _named_extractor(name: str) -> Extractor:
+    return load_extractor(name)
+
+
+def _extractor(extractor: str | Extractor) -> Extractor:
+    return _named_extractor(extractor) if isinstance(extractor, str) else extractor
