@@ -301,8 +301,8 @@ class _Run:
         if failed > self.config.max_skip_fraction * of:
             raise TooManySkips(
                 f"{failed} of {of} items failed in the stage '{stage}', more than max_skip_fraction = "
-                f"{self.config.max_skip_fraction}: something is wrong with the whole input; private/skips.jsonl says what. "
-                "Raise max_skip_fraction to build from the rest."
+                f"{self.config.max_skip_fraction}: something is wrong with the whole input, and private/skips.jsonl "
+                "says what. Raise max_skip_fraction to build from the rest."
             )
 
     def _write_run(self, status: str, skips: Iterable[Mapping[str, Any]]) -> None:

@@ -98,7 +98,7 @@ class Cohort:
         return read_row(self.dataset_path, i)
 
     def show(self, i: int) -> Image:
-        """Picture of finding ``i``: axial, coronal and sagittal, the drawn annotation, the mask's contour, the phrase."""
+        """Draw finding ``i``: axial, coronal and sagittal, the annotation, the mask's contour, the phrase."""
         from exports.pictures import finding_picture
 
         return finding_picture(self.row(i))
@@ -110,7 +110,7 @@ class Cohort:
         return contact_sheet([self.row(i) for i in range(min(n, len(self)))])
 
     def draw(self, n: int, *, on_each: Callable[[], None] | None = None) -> None:
-        """Write ``pictures/``: one picture for each of the first ``n`` findings, named by its pseudonym, and a contact sheet."""
+        """Write ``pictures/``: one for each of the first ``n`` findings, named by pseudonym, and a contact sheet."""
         folder = self.path / "pictures"
         folder.mkdir(exist_ok=True)
         for old in folder.glob("*.png"):

@@ -7,7 +7,7 @@ tests/test_linking.py; they are fields of ``LinkConfig``, to be refitted on revi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import erf, exp, hypot, isfinite, log, sqrt
 from statistics import median, pstdev
@@ -144,8 +144,10 @@ def measurements(lesion: Lesion, config: LinkConfig) -> list[Measured]:
         )
         if not lengths or part_of_pair:
             continue
-        exact = lengths != located.diameters_mm
-        noise = config.stated_noise_mm if exact else hypot(config.size_noise_mm, config.size_noise_fraction * lengths[0])
+        exact = set(lengths) <= set(annotation.stated_mm)
+        noise = (
+            config.stated_noise_mm if exact else hypot(config.size_noise_mm, config.size_noise_fraction * lengths[0])
+        )
         found.append(Measured(lengths[0], lengths[1] if len(lengths) > 1 else None, noise))
     return found
 
@@ -173,9 +175,7 @@ def size_evidence(sizes: Sequence[Size], drawn: Sequence[Measured], config: Link
     return log(_mean(ratios))
 
 
-def reference_evidence(
-    references: Sequence[ImageReference], lesion: Lesion, config: LinkConfig
-) -> float | None:
+def reference_evidence(references: Sequence[ImageReference], lesion: Lesion, config: LinkConfig) -> float | None:
     """Log odds of the best of the ``references`` over all strokes of the lesion; None without a comparable pair."""
     values = [
         value
@@ -254,7 +254,9 @@ def _readings(size: Size, drawn: Measured) -> list[_Reading]:
         if size.axes[0] is not None:
             return [(1.0, written, (drawn.long_mm,))]
         return [(1 - other, written, (drawn.long_mm,)), (other, written, (short,))]
-    in_plane = [w for w, axis in zip(written, size.axes, strict=True) if axis is not Axis.CC] if len(written) > 2 else []
+    in_plane = (
+        [w for w, axis in zip(written, size.axes, strict=True) if axis is not Axis.CC] if len(written) > 2 else []
+    )
     chosen = tuple(in_plane) if len(in_plane) >= 2 else written
     if short is None:
         rest = len(chosen) - 1
@@ -315,6 +317,6 @@ def _normal_cdf(z: float) -> float:
     return 0.5 * (1 + erf(z / sqrt(2)))
 
 
-def _mean(values: Sequence[float] | object) -> float:
-    numbers = list(values)  # type: ignore[call-overload]
-    return float(sum(numbers) / len(numbers))
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

@@ -52,6 +52,18 @@ class Said:
     link: Link
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentedLesion:
+    """The drawn half of a row: an accepted mask with all it was made from."""
+
+    patient_key: str
+    target: Target
+    stack: Stack
+    volume: Volume
+    mask: Mask
+    quality: Quality
+
+
 @dataclass(frozen=True, slots=True)
 class VolumePlace:
     """Where the whole volume of a row is published; None where it is not."""
@@ -66,53 +78,44 @@ class RecordMaker:
     def __init__(self, pseudonyms: Pseudonyms, config: BuildConfig, software: str) -> None:
         self.pseudonyms, self.config, self.software = pseudonyms, config, software
 
-    def finding(
-        self,
-        patient_key: str,
-        target: Target,
-        stack: Stack,
-        volume: Volume,
-        mask: Mask,
-        quality: Quality,
-        said: Said | None,
-        place: VolumePlace,
-    ) -> FindingRecord:
+    def finding(self, lesion: SegmentedLesion, said: Said | None, place: VolumePlace) -> FindingRecord:
         """One segmented lesion, grounded (``said``) or not."""
-        p, lesion_id = self.pseudonyms, target.lesion.lesion_id
-        points = _stroke_points(target.strokes, volume)
+        p, volume, mask, strokes = self.pseudonyms, lesion.volume, lesion.mask, lesion.target.strokes
+        lesion_id = lesion.target.lesion.lesion_id
+        points = _stroke_points(strokes, volume)
         origin, shape = choose_roi(
             _bounding_box(mask),
             np.concatenate(points),
             volume.voxels.shape,
             volume.spacing_mm,
-            p.rng("roi", f"{lesion_id}"),
+            p.rng("roi", lesion_id),
             margin_mm=self.config.roi_margin_mm,
             minimum_mm=self.config.roi_min_mm,
         )
         window = tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=True))
-        affine = nifti_affine(crop_affine(volume.affine, origin))
         low = mask.offset
         high = tuple(o + n for o, n in zip(low, mask.voxels.shape, strict=True))
+        quality = lesion.quality
         return FindingRecord(
             lesion_id=p.pseudonym("lesion", lesion_id),
-            patient_id=p.pseudonym("patient", patient_key),
-            study_id=p.pseudonym("study", target.lesion.study_instance_uid),
-            series_id=p.pseudonym("series", stack_key(stack)),
+            patient_id=p.pseudonym("patient", lesion.patient_key),
+            study_id=p.pseudonym("study", lesion.target.lesion.study_instance_uid),
+            series_id=p.pseudonym("series", stack_key(lesion.stack)),
             said=None if said is None else self._phrase(said, mask, volume),
             annotations=tuple(
-                _annotation(stroke, index, origin, volume) for stroke, index in zip(target.strokes, points, strict=True)
+                _annotation(stroke, index, origin, volume) for stroke, index in zip(strokes, points, strict=True)
             ),
             image=np.ascontiguousarray(volume.voxels[window].transpose(2, 1, 0)),
             mask=np.ascontiguousarray(mask.in_volume(volume.voxels.shape)[window].transpose(2, 1, 0).astype(np.uint8)),
-            affine_ras=affine,
+            affine_ras=nifti_affine(crop_affine(volume.affine, origin)),
             roi_origin_ijk=(origin[2], origin[1], origin[0]),
             bbox_ijk=(low[2], low[1], low[0], high[2], high[1], high[0]),
             volume_shard=place.shard,
             volume_row_group=place.row_group,
-            engine=_engine(mask, target.strokes[0]),
+            engine=_engine(mask, strokes[0]),
             quality=QualityRecord(quality.tier, quality.flags, quality.score, quality.volume_mm3, quality.recist_mm),
-            split_key=p.unit("split", patient_key),
-            provenance=self._provenance(target, stack, mask, said),
+            split_key=p.unit("split", lesion.patient_key),
+            provenance=self._provenance(lesion, said),
         )
 
     def volume(
@@ -187,14 +190,14 @@ class RecordMaker:
             link=LinkRecord(said.link.decision.value, said.link.probability, tuple(sorted(said.link.evidence.items()))),
         )
 
-    def _provenance(self, target: Target, stack: Stack, mask: Mask, said: Said | None) -> str:
+    def _provenance(self, lesion: SegmentedLesion, said: Said | None) -> str:
         facts = {
             "software": self.software,
-            "strokes": len(target.lesion.annotations),
-            "strokes_on_this_series": len(target.strokes),
-            "text_disagreement_mm": disagreement_mm(target.strokes[0]),
-            "stack_flags": list(stack.flags),
-            "mask_flags": list(mask.flags),
+            "strokes": len(lesion.target.lesion.annotations),
+            "strokes_on_this_series": len(lesion.target.strokes),
+            "text_disagreement_mm": disagreement_mm(lesion.target.strokes[0]),
+            "stack_flags": list(lesion.stack.flags),
+            "mask_flags": list(lesion.mask.flags),
             "joined_by": None if said is None else said.report.scope.joined_by,
             "extractor": None if said is None else said.finding.extractor,
         }
@@ -220,7 +223,7 @@ _SAFE_VALUE = re.compile(r"[A-Za-z0-9 .,;+/_()-]{1,40}")
 
 
 def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str]:
-    """Technical facts of the acquisition: an allow-list of attributes, each of a harmless form and free of identifiers."""
+    """Technical facts of the acquisition: an allow-list of attributes, of a harmless form and free of identifiers."""
     first = stack.instances[0]
     facts = {
         "Manufacturer": first.manufacturer,

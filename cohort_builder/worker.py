@@ -21,7 +21,7 @@ from cohort_builder.jobs import StackPlan, Target, plan_stacks
 from cohort_builder.pacs import open_index
 from cohort_builder.patient import PatientCase, ReadReport, read_patient
 from cohort_builder.privacy import Key, Pseudonyms
-from cohort_builder.records import RecordMaker, Said, VolumePlace, acquisition_facts, stack_key
+from cohort_builder.records import RecordMaker, Said, SegmentedLesion, VolumePlace, acquisition_facts, stack_key
 from cohort_builder.scope import Scope
 from cohort_builder.shards import ShardDirectory, ShardPlan
 from cohort_builder.types import Decision, Link, Skip
@@ -29,7 +29,7 @@ from exports.parquet import ShardWriter
 from nlp import load_extractor
 from nlp.types import Report
 from segmentation import load_segmenter
-from segmentation.checks import Quality, check_mask
+from segmentation.checks import check_mask
 from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Segmenter, Volume
 
 if TYPE_CHECKING:
@@ -188,44 +188,35 @@ class _ShardRun:
         if volume is None:
             return
         said = _said(opened.case.reports)
-        accepted: list[tuple[Target, Mask, Quality]] = []
-        for target in opened.plan.targets:
-            mask = opened.answers[target.lesion.lesion_id]
-            judged = self._judge(target, mask, opened.plan, volume)
-            if judged is not None:
-                accepted.append((target, *judged))
-        lesion_ids = [target.lesion.lesion_id for target, _, _ in accepted]
+        judged = [self._judge(opened, target, volume) for target in opened.plan.targets]
+        accepted = [lesion for lesion in judged if lesion is not None]
+        lesion_ids = [lesion.target.lesion.lesion_id for lesion in accepted]
         place = self._write_volume(opened, volume, lesion_ids, linked=any(i in said for i in lesion_ids))
-        for target, mask, quality in accepted:
-            for one in said.get(target.lesion.lesion_id, [None]):
-                self.writer.add_finding(
-                    self.records.finding(
-                        opened.case.patient_key, target, opened.plan.stack, volume, mask, quality, one, place
-                    )
-                )
+        for lesion, lesion_id in zip(accepted, lesion_ids, strict=True):
+            for one in said.get(lesion_id, [None]):
+                self.writer.add_finding(self.records.finding(lesion, one, place))
                 self._count("unlinked_lesions" if one is None else "findings")
-                self._count(f"tier_{quality.tier}")
-            self._crosswalk("lesion", target.lesion.lesion_id)
+                self._count(f"tier_{lesion.quality.tier}")
+            self._crosswalk("lesion", lesion_id)
         opened.volume = None
 
-    def _judge(
-        self, target: Target, mask: Mask | SegmentationFailure, plan: StackPlan, volume: Volume
-    ) -> tuple[Mask, Quality] | None:
+    def _judge(self, opened: _OpenStack, target: Target, volume: Volume) -> SegmentedLesion | None:
         """Accept a mask with its quality, or record why the lesion has none."""
-        lesion_id = target.lesion.lesion_id
+        lesion_id, stack = target.lesion.lesion_id, opened.plan.stack
+        mask = opened.answers[lesion_id]
         source = {"source": target.strokes[0].annotation.annotation_id}
         if isinstance(mask, SegmentationFailure):
             self._lost[lesion_id] = "SEGMENTATION_FAILED"
             self._skip(Skip("segmentation", lesion_id, mask.reason, mask.detail, private=source))
             return None
-        (job,) = StackPlan(plan.stack, (target,)).jobs(volume)
+        (job,) = StackPlan(stack, (target,)).jobs(volume)
         quality = check_mask(mask, job)
         if _TIERS.index(quality.tier) > _TIERS.index(self.task.config.min_tier):
             self._lost[lesion_id] = "MASK_REJECTED"
             detail = f"tier {quality.tier} is below min_tier {self.task.config.min_tier}: {', '.join(quality.flags)}"
             self._skip(Skip("segmentation", lesion_id, "mask_not_believable", detail, private=source))
             return None
-        return mask, quality
+        return SegmentedLesion(opened.case.patient_key, target, stack, volume, mask, quality)
 
     def _write_volume(self, opened: _OpenStack, volume: Volume, lesion_ids: list[str], *, linked: bool) -> VolumePlace:
         policy = self.task.config.volumes
@@ -306,7 +297,7 @@ class _ShardRun:
 
 
 def private_skip(skip: Skip, pseudonyms: Pseudonyms) -> dict[str, Any]:
-    """A skip as kept in ``private/``: its keyed item beside the raw one; ``public_skip`` takes the private half away."""
+    """A skip as kept in ``private/``: its keyed item beside the raw one, which ``public_skip`` takes away."""
     keyed = replace(skip, item=pseudonyms.pseudonym("item", skip.item))
     return {
         "stage": keyed.stage,

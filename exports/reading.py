@@ -1,0 +1,122 @@
+"""Reads a published dataset back."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exports.schema import VOXEL_COLUMNS, schema
+from exports.types import ExportError
+
+if TYPE_CHECKING:
+    import datasets
+    import nibabel
+
+    AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.IterableDataset)
+
+
+def read_findings(dataset_dir: Path | str) -> pa.Table:
+    """Rows of config ``findings``, all splits, without voxels and previews; plus ``split``, its first column.
+
+    Empty, with its columns, where the dataset has no finding.
+
+    Raises
+    ------
+    ExportError
+        If ``dataset_dir`` is not a dataset of this library.
+
+    """
+    root = _dataset(dataset_dir)
+    columns = [name for name in schema("findings").names if name not in VOXEL_COLUMNS]
+    tables = [
+        _with_split(pq.ParquetFile(path).read(columns=columns), path.name.split("-", 1)[0])
+        for path in sorted(root.glob("data/findings/*.parquet"))
+    ]
+    empty = _with_split(schema("findings").empty_table().select(columns), "")
+    return pa.concat_tables([empty, *tables]).replace_schema_metadata(None)
+
+
+def fetch_volume(dataset_dir: Path | str, row: Mapping[str, Any]) -> nibabel.Nifti1Image:
+    """Fetch the whole CT of one row of ``findings`` or ``lesions``, at the cost of that one volume.
+
+    Parameters
+    ----------
+    dataset_dir
+        The dataset's directory.
+    row
+        Anything with ``volume_shard`` and ``volume_row_group``, such as a row of ``load_dataset`` or ``read_findings``.
+
+    Returns
+    -------
+    A NIfTI image, (i, j, k) int16 Hounsfield units in ``dataobj``, whose ``affine`` (RAS mm) is the exact float64 one.
+    Voxel ``roi_origin_ijk + x`` of it is voxel ``x`` of the row's ``image``.
+
+    Raises
+    ------
+    ExportError
+        If no volume was published for the row, or its shard is missing.
+
+    """
+    import nibabel  # noqa: PLC0415 - heavy, needed by this function only
+
+    shard, group = row["volume_shard"], row["volume_row_group"]
+    if shard is None or group is None:
+        raise ExportError('no volume was published for this row; build with volumes="linked" or "all"')
+    relative = PurePosixPath(shard)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ExportError("volume_shard must be a path inside the dataset")
+    path = _dataset(dataset_dir) / relative
+    if not path.is_file():
+        raise ExportError(f"{shard} is missing; the dataset is incomplete, fetch or build it again")
+    table = pq.ParquetFile(path).read_row_group(group, columns=["image", "affine_ras"])
+    [found] = table.to_pylist()
+    decoded = nibabel.Nifti1Image.from_bytes(gzip.decompress(found["image"]["bytes"]))
+    affine = np.asarray(found["affine_ras"], dtype=np.float64)
+    return nibabel.Nifti1Image(np.asarray(decoded.dataobj), affine, decoded.header)
+
+
+def with_arrays(dataset: AnyDataset) -> AnyDataset:
+    """Give NumPy arrays instead of NIfTI images: for training, with any config that has ``image``.
+
+    ``image`` becomes int16 (i, j, k) Hounsfield units, ``mask`` boolean on the same grid, ``affine_ras`` a (4, 4)
+    float64 matrix. The ``datasets`` formats "numpy" and "torch" cannot hold NIfTI columns.
+
+    Parameters
+    ----------
+    dataset
+        A ``datasets.Dataset`` (decoded on access, ``with_transform``) or ``IterableDataset`` (``map``).
+
+    """
+    import datasets  # noqa: PLC0415 - heavy, needed by this function only
+
+    if isinstance(dataset, datasets.IterableDataset):
+        return dataset.map(_as_arrays, batched=True, batch_size=1)
+    return dataset.with_transform(_as_arrays)
+
+
+def _as_arrays(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Decoded columns of a batch to arrays."""
+    convert = {
+        "image": lambda image: np.asarray(image.dataobj, dtype=np.int16),
+        "mask": lambda mask: np.asarray(mask.dataobj).astype(np.bool_),
+        "affine_ras": lambda affine: np.asarray(affine, dtype=np.float64),
+    }
+    arrays = {name: [function(value) for value in batch[name]] for name, function in convert.items() if name in batch}
+    return batch | arrays
+
+
+def _with_split(table: pa.Table, split: str) -> pa.Table:
+    return table.add_column(0, "split", pa.array([split] * len(table), pa.string()))
+
+
+def _dataset(dataset_dir: Path | str) -> Path:
+    root = Path(dataset_dir)
+    if not (root / "manifest.json").is_file():
+        raise ExportError(f"{root.name!r} is not a dataset: it has no manifest.json; give the directory with README.md")
+    return root
