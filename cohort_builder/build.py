@@ -31,7 +31,7 @@ from cohort_builder.shards import ShardPlan, clean, is_done, plan_shards, read_l
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard, private_skip, public_skip
 from exports.card import CardInfo
-from exports.parquet import assemble
+from exports.assembly import assemble
 from exports.types import ExportError
 from nlp.reports import read_reports
 from nlp.types import Report, ReportError
@@ -240,7 +240,7 @@ class _Run:
             assemble(
                 [self.shards_dir / plan.name for plan in plans],
                 self.out / "dataset",
-                card=CardInfo(software=self.software, config=self.config.what_is_published()),
+                card=self._card(),
                 skipped=[public_skip(row) for row in skips],
             )
         cohort = open_cohort(self.out)
@@ -249,6 +249,16 @@ class _Run:
             cohort.draw(n_pictures, on_each=stage.advance)
         self._write_run("complete", skips)
         return open_cohort(self.out)
+
+    def _card(self) -> CardInfo:
+        seen = ("index_dicom", "patients_planned", "reports_read", "reports", "lesions", "findings", "unlinked_lesions")
+        settings = self.config.what_is_published()
+        flat = {f"link.{name}": value for name, value in settings.pop("link").items()} | settings
+        return CardInfo(
+            counts={name.replace("_", " "): self.counts[name] for name in seen if name in self.counts},
+            versions=_versions(),
+            config={name: str(value) for name, value in sorted(flat.items())},
+        )
 
     # ---- housekeeping ------------------------------------------------------------------------------------------
 
@@ -334,6 +344,11 @@ def _studies_without_report(index: Index, scopes: Sequence[Scope]) -> list[Skip]
         for s in index.studies()
         if s.study_instance_uid not in read and index.presentation_states(s.study_instance_uid)
     ]
+
+
+def _versions() -> dict[str, str]:
+    names = ("cohort-builder", "numpy", "scipy", "pydicom", "highdicom", "pyarrow", "datasets", "nibabel", "spacy")
+    return {name: metadata.version(name) for name in names}
 
 
 def _instances(index: Index, study_instance_uid: str) -> Iterator[Any]:

@@ -84,7 +84,7 @@ def _add_demo(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from cohort_builder.demo import run_demo
+    from cohort_builder.demo.run import run_demo
 
     print(
         run_demo(

@@ -32,11 +32,11 @@ class LinkConfig:
     ambiguous
         A finding that is one of the lesions with at least this probability, but not LINKED, is AMBIGUOUS.
     match_weight
-        Mean number of findings with a lesion, over that of findings without one times that of lesions without a finding,
-        per report: the prior odds of a pair.
+        Prior odds of a pair: mean number of findings with a lesion per report, over that of findings without one times
+        that of lesions without a finding.
     uncertain, unsized, absorber
-        Factors on ``match_weight`` for findings the report is unsure of, for findings without a size, and for sizes that
-        are not a lesion's (an aorta, a distance): the latter are never linked, but a line may have been drawn on them.
+        Factors on ``match_weight`` for findings the report is unsure of, for findings without a size, and for sizes
+        that are not a lesion's (an aorta, a distance): never linked, but a line may have been drawn on them.
     size_noise_mm, size_noise_fraction
         Standard deviation of a written size around the drawn line: hypot(mm, fraction x size).
     stated_noise_mm
@@ -46,8 +46,8 @@ class LinkConfig:
     background_median_mm, background_log_sd
         Log-normal distribution of written lesion sizes.
     same_image, near_image, near_images, other_image, other_series
-        Log odds of an image reference: the lesion is drawn on that image; within ``near_images`` of it; elsewhere on that
-        series; or only on other series.
+        Log odds of an image reference: the lesion is drawn on that image; within ``near_images`` of it; elsewhere on
+        that series; or only on other series.
     same_side, other_side
         Log odds of a stated side. Nothing within 15 mm of the middle.
     drawn_unsized, said_unsized

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 FloatArray = NDArray[np.float64]
 
@@ -68,13 +66,19 @@ def pair_probabilities(log_odds: FloatArray, *, exact_side: int = EXACT_SIDE) ->
 
 def _components(possible: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Rows and columns of each connected component that holds at least one possible pair."""
-    n_rows, n_columns = possible.shape
-    rows, columns = np.nonzero(possible)
-    size = n_rows + n_columns
-    graph = csr_array((np.ones(len(rows)), (rows, columns + n_rows)), shape=(size, size))
-    count, label = connected_components(graph, directed=False)
-    found = [(np.flatnonzero(label[:n_rows] == k), np.flatnonzero(label[n_rows:] == k)) for k in range(count)]
-    return [(r, c) for r, c in found if len(r) and len(c)]
+    found = []
+    left: NDArray[np.bool_] = np.any(possible, axis=1)
+    while left.any():
+        rows = np.zeros(len(left), dtype=np.bool_)
+        rows[int(left.argmax())] = True
+        reached = 0
+        while reached < rows.sum():
+            reached = int(rows.sum())
+            columns = np.any(possible[rows], axis=0)
+            rows = np.any(possible[:, columns], axis=1)
+        found.append((np.flatnonzero(rows), np.flatnonzero(columns)))
+        left &= ~rows
+    return found
 
 
 def _exact(weights: FloatArray) -> FloatArray:
@@ -128,4 +132,5 @@ def _by_belief_propagation(weights: FloatArray) -> FloatArray:
 def _free(pull: FloatArray, axis: int) -> FloatArray:
     """1 / (1 + the sum of ``pull`` along ``axis`` without the entry itself)."""
     rest = np.maximum(pull.sum(axis=axis, keepdims=True) - pull, 0.0)
-    return 1.0 / (1.0 + rest)
+    free: FloatArray = 1.0 / (1.0 + rest)
+    return free

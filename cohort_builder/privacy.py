@@ -183,11 +183,10 @@ def _create(file: Path) -> bool:
 
 def _read(file: Path) -> bytes:
     """Read and judge an existing key file."""
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe must not block
-    with os.fdopen(descriptor, "rb") as stream:
+    if not file.is_file():  # a folder, a pipe: opening the latter would block
+        raise ConfigError(f"the key file {file} is not a regular file; name another with --key")
+    with file.open("rb") as stream:
         status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"the key file {file} is not a regular file; name another with --key")
         if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
             raise ConfigError(
                 f"the key file {file} has mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may use it; "

@@ -114,7 +114,7 @@ class RecordMaker:
             volume_row_group=place.row_group,
             engine=_engine(mask, strokes[0]),
             quality=QualityRecord(quality.tier, quality.flags, quality.score, quality.volume_mm3, quality.recist_mm),
-            split_key=p.unit("split", lesion.patient_key),
+            split_key=p.split_key(lesion.patient_key),
             provenance=self._provenance(lesion, said),
         )
 
@@ -131,7 +131,7 @@ class RecordMaker:
             affine_ras=nifti_affine(volume.affine),
             acquisition=tuple(sorted(acquisition.items())),
             lesion_ids=tuple(p.pseudonym("lesion", lesion_id) for lesion_id in lesion_ids),
-            split_key=p.unit("split", patient_key),
+            split_key=p.split_key(patient_key),
         )
 
     def report(self, patient_key: str, read: ReadReport, outcomes: Mapping[str, str]) -> ReportRecord:
@@ -167,7 +167,7 @@ class RecordMaker:
             language=read.report.language,
             sections=tuple((s.name, s.start, s.end) for s in split_sections(read.report.text)),
             phrases=tuple(phrases),
-            split_key=p.unit("split", patient_key),
+            split_key=p.split_key(patient_key),
         )
 
     def _phrase(self, said: Said, mask: Mask, volume: Volume) -> PhraseRecord:

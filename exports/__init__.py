@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exports.card import CardInfo
     from exports.parquet import ShardWriter, VolumeLocation, write_dataset
     from exports.pictures import contact_sheet, finding_picture, preview_png
-    from exports.reading import fetch_volume, read_findings, with_arrays
+    from exports.reading import fetch_volume, read_findings, read_row, with_arrays
     from exports.roi import choose_roi
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "finding_picture",
     "preview_png",
     "read_findings",
+    "read_row",
     "with_arrays",
     "write_dataset",
 ]
@@ -67,6 +68,7 @@ _HOME = {
     "finding_picture": "pictures",
     "preview_png": "pictures",
     "read_findings": "reading",
+    "read_row": "reading",
     "with_arrays": "reading",
     "write_dataset": "parquet",
 }

@@ -163,6 +163,7 @@ def _fill(root: Path, parts: Sequence[_Part], card: CardInfo, skipped: Sequence[
 
 def _contents(root: Path, parts: Sequence[_Part], skipped: Sequence[Mapping[str, Any]]) -> Contents:
     tiers: Counter[str] = Counter()
+    engines: Counter[str] = Counter()
     assertions: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     patients: set[str] = set()
@@ -170,9 +171,10 @@ def _contents(root: Path, parts: Sequence[_Part], skipped: Sequence[Mapping[str,
     row_groups = {part.path: part.row_groups for part in parts if part.folder == "volumes"}
     for part in parts:
         if part.folder in {"findings", "unlinked"}:
-            columns = ["finding_id", "patient_id", "assertion", "quality", "volume_shard", "volume_row_group"]
+            columns = ["finding_id", "patient_id", "assertion", "engine", "quality", "volume_shard", "volume_row_group"]
             for row in pq.read_table(root / part.path, columns=columns).to_pylist():
                 tiers[row["quality"]["tier"]] += 1
+                engines[f"{row['engine']['name']}@{row['engine']['revision']}"] += 1
                 patients.add(row["patient_id"])
                 if part.folder == "findings":
                     findings[row["finding_id"]] += 1
@@ -184,6 +186,7 @@ def _contents(root: Path, parts: Sequence[_Part], skipped: Sequence[Mapping[str,
     return Contents(
         configs=tuple(config for name in _CONFIGS if (config := _config_facts(name, parts)) is not None),
         patients=len(patients),
+        engines=dict(engines.most_common()),
         tiers=dict(sorted(tiers.items())),
         assertions=dict(sorted(assertions.items())),
         outcomes=dict(outcomes.most_common()),

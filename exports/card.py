@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from textwrap import dedent
+from typing import Any
 
 import yaml
 
@@ -17,14 +18,12 @@ class CardInfo:
     ----------
     title
         Heading of the card.
+    software
+        Name and version of what built it.
+    config
+        Setting to value, the ones that decide what is in the dataset; values may be mappings.
     counts
         What the build saw, stage by stage ("reports read", "lesions drawn" ...), in the order to print.
-    engines
-        ``name@revision`` of what made the masks.
-    versions
-        Software to version.
-    config
-        Setting to value, the ones that decide what is in the dataset.
     license, license_name
         Identifier of the licence ("other" when none fits) and its name. Until they are filled in, the card says that
         nobody may use the data.
@@ -34,10 +33,9 @@ class CardInfo:
     """
 
     title: str = "Grounded CT findings"
+    software: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-    engines: tuple[str, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, str] = field(default_factory=dict)
     license: str = "other"
     license_name: str | None = None
     language: tuple[str, ...] = ("en",)
@@ -69,6 +67,7 @@ class Contents:
 
     configs: tuple[ConfigFacts, ...]
     patients: int
+    engines: Mapping[str, int]
     tiers: Mapping[str, int]
     assertions: Mapping[str, int]
     outcomes: Mapping[str, int]
@@ -141,7 +140,7 @@ def render_card(info: CardInfo, contents: Contents) -> str:
     header = yaml.safe_dump(_front_matter(info, contents), sort_keys=False, allow_unicode=True, width=120)
     parts = [
         f"---\n{header}---\n\n# {_line(info.title)}\n",
-        _summary(info, contents),
+        _summary(contents),
         _loading(contents),
         _COLUMNS_TEXT,
         _counts(info, contents),
@@ -194,10 +193,10 @@ def _size_category(rows: int) -> str:
     return next((name for bound, name in bounds if rows < bound), "1M<n<10M")
 
 
-def _summary(info: CardInfo, contents: Contents) -> str:
+def _summary(contents: Contents) -> str:
     lesions = _rows(contents, "lesions")
     findings = _rows(contents, "findings")
-    engines = ", ".join(f"`{_line(engine)}`" for engine in info.engines) or "the engine named in each row"
+    engines = ", ".join(f"`{_line(engine)}`" for engine in contents.engines) or "no engine yet"
     text = f"""\
         CT lesions that radiologists measured or pointed at in daily work, segmented in 3D from those drawings, and
         grounded in the words of the report: **{findings:,}** phrase / mask pairs among **{lesions:,}** segmented
@@ -255,18 +254,16 @@ def _making(info: CardInfo) -> str:
         "were linked by size, image, side, level and order; what was not certain was withheld. Each lesion was\n"
         "segmented from its drawing and its mask checked against the radiologist's own measurement.\n",
     ]
-    for heading, pairs in (("Versions", info.versions), ("Settings", info.config)):
-        if pairs:
-            parts.append(f"**{heading}**\n")
-            parts.append(_table(("", ""), list(pairs.items())))
+    if info.software:
+        parts.append(f"Built with {_line(info.software)}.\n")
+    if info.config:
+        parts.append(_table(("setting", "value"), list(_flat(info.config))))
     return "\n".join(parts)
 
 
 def _licence(info: CardInfo) -> str:
     if info.license == "other" and info.license_name is None:
-        text = (
-            "To be filled in by the institution that owns the data. Until then nobody is allowed to use or share it."
-        )
+        text = "To be filled in by the institution that owns the data. Until then nobody is allowed to use or share it."
     else:
         text = f"{_line(info.license_name or info.license)}."
     return f"## Licence\n\n{text}\n"
@@ -283,6 +280,15 @@ def _split_rows(config: ConfigFacts, name: str) -> int:
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
     return "".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings of nested mappings under dotted names."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
 
 
 def _line(text: str) -> str:

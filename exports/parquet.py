@@ -20,8 +20,20 @@ import pyarrow.parquet as pq
 from exports.assembly import ARROW_BYTES_KEY, assemble, sync
 from exports.card import CardInfo
 from exports.pictures import preview_png
+from exports.reading import fetch_volume, read_findings, read_row, with_arrays
 from exports.schema import FOLDERS, Row, finding_row, report_row, schema, volume_row
 from exports.types import ExportError, FindingRecord, ReportRecord, VolumeRecord
+
+__all__ = [
+    "ShardWriter",
+    "VolumeLocation",
+    "assemble",
+    "fetch_volume",
+    "read_findings",
+    "read_row",
+    "with_arrays",
+    "write_dataset",
+]
 
 # Uncompressed bytes per row group: a reader, and the Hub's viewer, holds one row group in memory at a time.
 ROW_GROUP_BYTES = 32 * 2**20
@@ -78,8 +90,7 @@ class ShardWriter:
         name = f"{split}-{number:05d}-of-{count:05d}.parquet"
         self._name = name
         self._tables = {
-            folder: _TableWriter(Path(directory) / folder / name, schema(folder), row_group_bytes)
-            for folder in FOLDERS
+            folder: _TableWriter(Path(directory) / folder / name, schema(folder), row_group_bytes) for folder in FOLDERS
         }
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,14 +33,39 @@ def read_findings(dataset_dir: Path | str) -> pa.Table:
         If ``dataset_dir`` is not a dataset of this library.
 
     """
-    root = _dataset(dataset_dir)
     columns = [name for name in schema("findings").names if name not in VOXEL_COLUMNS]
     tables = [
         _with_split(pq.ParquetFile(path).read(columns=columns), path.name.split("-", 1)[0])
-        for path in sorted(root.glob("data/findings/*.parquet"))
+        for path in _finding_files(dataset_dir)
     ]
     empty = _with_split(schema("findings").empty_table().select(columns), "")
     return pa.concat_tables([empty, *tables]).replace_schema_metadata(None)
+
+
+def read_row(dataset_dir: Path | str, index: int) -> dict[str, Any]:
+    """Read row ``index`` of ``read_findings`` whole: ``image``, ``mask`` and ``preview`` decoded as by ``datasets``.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    ExportError
+        If ``dataset_dir`` is not a dataset of this library.
+
+    """
+    import nibabel  # noqa: PLC0415 - heavy, needed by few functions
+    from PIL import Image  # noqa: PLC0415 - as above
+
+    left = index
+    for file in map(pq.ParquetFile, _finding_files(dataset_dir)):
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if 0 <= left < rows:
+                [row] = file.read_row_group(group).slice(left, 1).to_pylist()
+                decoded = {name: nibabel.Nifti1Image.from_bytes(row[name]["bytes"]) for name in ("image", "mask")}
+                return {**row, **decoded, "preview": Image.open(BytesIO(row["preview"]["bytes"]))}
+            left -= rows
+    raise IndexError(f"finding {index} does not exist")
 
 
 def fetch_volume(dataset_dir: Path | str, row: Mapping[str, Any]) -> nibabel.Nifti1Image:
@@ -109,6 +135,10 @@ def _as_arrays(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     }
     arrays = {name: [function(value) for value in batch[name]] for name, function in convert.items() if name in batch}
     return batch | arrays
+
+
+def _finding_files(dataset_dir: Path | str) -> list[Path]:
+    return sorted(_dataset(dataset_dir).glob("data/findings/*.parquet"))
 
 
 def _with_split(table: pa.Table, split: str) -> pa.Table:

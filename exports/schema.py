@@ -180,9 +180,7 @@ VOXEL_COLUMNS = ("image", "mask", "preview")
 def schema(folder: str) -> pa.Schema:
     """Arrow schema of the files in ``data/<folder>``, one of ``FOLDERS``, with the metadata that ``datasets`` reads."""
     columns = _COLUMNS[folder]
-    features = {
-        name: {"_type": _MEDIA[name]} if pa_type is _FILE else _feature(pa_type) for name, pa_type in columns
-    }
+    features = {name: {"_type": _MEDIA[name]} if pa_type is _FILE else _feature(pa_type) for name, pa_type in columns}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.schema(list(columns), metadata=metadata)
 

@@ -65,8 +65,8 @@ def ellipse_of(prompt: Line | Bidimensional, volume: Volume) -> InPlaneEllipse:
         If the measurement is not on the volume or has no length.
 
     """
-    long_axis = (prompt.start, prompt.end) if isinstance(prompt, Line) else prompt.long_axis
-    require_on_volume(volume, prompt.slice_index, _middle(long_axis))
+    long_axis = long_axis_of(prompt)
+    require_on_volume(volume, prompt.slice_index, middle_of(prompt))
     _, row_mm, column_mm = volume.spacing_mm
     pixel_mm = sqrt(row_mm * column_mm)
     scale = np.array([column_mm, row_mm])
@@ -214,6 +214,12 @@ def unsupported(job: SegmentationJob, engine: str) -> SegmentationFailure:
     return SegmentationFailure(job.job_id, "unsupported_prompt", f"{engine} does not segment from {kind}")
 
 
-def _middle(segment: Segment) -> Point:
-    (x0, y0), (x1, y1) = segment
+def long_axis_of(prompt: Line | Bidimensional) -> Segment:
+    """Both ends of the longest drawn diameter."""
+    return (prompt.start, prompt.end) if isinstance(prompt, Line) else prompt.long_axis
+
+
+def middle_of(prompt: Line | Bidimensional) -> Point:
+    """Return the (column, row) middle of the long axis."""
+    (x0, y0), (x1, y1) = long_axis_of(prompt)
     return (x0 + x1) / 2, (y0 + y1) / 2

@@ -22,6 +22,7 @@ from segmentation.classical.recipe import (
     segment_ellipse,
 )
 from segmentation.ellipsoid import InPlaneEllipse, ellipse_of, fill_ellipsoid, unsupported
+from segmentation.geometry import is_orthogonal
 from segmentation.metrics import dice
 from segmentation.types import (
     Arrow,
@@ -35,15 +36,15 @@ from segmentation.types import (
     mask_from_volume,
 )
 
+_REVISION = 1
 _FALLBACK_CONFIDENCE = 0.3
 
 
 class ClassicalSegmenter:
-    """Segments from a line, a bi-dimensional pair or an arrow; other prompts of the lesion check the result.
+    """Segments from a line, a bi-dimensional pair or an arrow; `checks.check_mask` holds it against further prompts.
 
     Flags: ``fallback_ellipsoid`` (no evidence in the image: the measurement's ellipsoid, confidence 0.3), ``z_limit``
-    (the lesion may go on along z), ``misses_other_prompt`` (the middle of another line of this lesion lies outside),
-    ``sheared_grid`` (the gantry was tilted; the shift between slices is ignored).
+    (the lesion may go on along z), ``sheared_grid`` (the gantry was tilted; the shift between slices is ignored).
     """
 
     name = "classical"
@@ -72,12 +73,72 @@ class ClassicalSegmenter:
         return unsupported(job, self.name)
 
     def _from_arrow(self, job: SegmentationJob, prompt: Arrow) -> Mask:
+        """Segment from the two best ellipses the arrow may mean and keep the one that the image bears out."""
         candidates = find_ellipses(prompt, job.volume)
-        results = []
+        ranked: list[_Ranked] = []
         for candidate in candidates:
             try:
                 found = segment_ellipse(job.volume, candidate.ellipse, ARROW_SPREAD)
             except NothingFoundError:
                 continue
-            results.append((candidate.score + 0.1 * found.separation, candidate.score, found))
-        return self._fallback(job, candidates[0].ellipse)
+            ranked.append(_Ranked(candidate.score + 0.1 * found.separation, candidate.score, found))
+        if not ranked:
+            return self._fallback(job, candidates[0].ellipse)
+        ranked.sort(key=lambda result: -result.rank)
+        best = ranked[0]
+        confidence = 0.29 + 0.02 * log(best.found.separation) + 0.28 * best.score
+        if len(ranked) > 1:
+            confidence += 0.23 * _agreement(best.found, ranked[1].found) + 0.34 * (best.rank - ranked[1].rank)
+        return self._mask(job, best.found, confidence)
+
+    def _mask(self, job: SegmentationJob, found: Segmented, confidence: float) -> Mask:
+        flags = _flags(job) + (("z_limit",) if found.at_limit else ())
+        bounded = min(max(confidence, 0.0), 1.0)
+        mask = mask_from_volume(
+            job.job_id, found.mask, f"{self.name}@{_REVISION}", origin=found.origin, flags=flags, confidence=bounded
+        )
+        first = mask.offset[0] - found.origin[0]
+        return replace(mask, slice_confidence=_slice_confidence(found)[first : first + len(mask.voxels)])
+
+    def _fallback(self, job: SegmentationJob, ellipse: InPlaneEllipse) -> Mask:
+        semi_z = sqrt(ellipse.semi_long_mm * ellipse.semi_short_mm)
+        filled, origin = fill_ellipsoid(ellipse, semi_z, job.volume)
+        return mask_from_volume(
+            job.job_id,
+            filled,
+            f"{self.name}@{_REVISION}",
+            origin=origin,
+            flags=(*_flags(job), "fallback_ellipsoid"),
+            confidence=_FALLBACK_CONFIDENCE,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranked:
+    rank: float
+    score: float
+    found: Segmented
+
+
+def _flags(job: SegmentationJob) -> tuple[str, ...]:
+    return () if is_orthogonal(job.volume.affine) else ("sheared_grid",)
+
+
+def _slice_confidence(found: Segmented) -> tuple[float, ...]:
+    """Mean probability of the walker over the mask's voxels of each slice of the crop; 0 where there is none."""
+    inside = np.where(found.mask, found.probability, 0).sum(axis=(1, 2), dtype=np.float64)
+    per_slice = inside / np.maximum(found.mask.sum(axis=(1, 2)), 1)
+    return tuple(float(value) for value in np.clip(per_slice, 0, 1))
+
+
+def _agreement(first: Segmented, second: Segmented) -> float:
+    """Dice of two results cropped differently from one volume."""
+    low = np.minimum(first.origin, second.origin)
+    high = np.maximum(np.add(first.origin, first.mask.shape), np.add(second.origin, second.mask.shape))
+    both = []
+    for found in (first, second):
+        full = np.zeros(high - low, dtype=np.bool_)
+        start = np.subtract(found.origin, low)
+        full[tuple(slice(s, s + n) for s, n in zip(start, found.mask.shape, strict=True))] = found.mask
+        both.append(full)
+    return dice(both[0], both[1])

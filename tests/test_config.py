@@ -1,0 +1,51 @@
+"""Options: read from TOML, refused when wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cohort_builder import BuildConfig, ConfigError, LinkConfig
+
+
+def test_toml_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.toml"
+    path.write_text('engine = "ellipsoid"\nvolumes = "all"\nmin_tier = "A"\nworkers = 3\n[link]\nlinked = 0.97\n')
+    config = BuildConfig.from_toml(path)
+    assert config == BuildConfig(
+        engine="ellipsoid", volumes="all", min_tier="A", workers=3, link=LinkConfig(linked=0.97)
+    )
+    assert BuildConfig.from_mapping(config.as_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('volumes = "some"', "volumes must be"),
+        ('min_tier = "D"', "min_tier must be"),
+        ("roi_margin_mm = -1", "roi_margin_mm must be"),
+        ("max_skip_fraction = 2", "max_skip_fraction must be"),
+        ("workers = 0", "workers must be"),
+        ("enigne = 'classical'", "unknown keys \\['enigne'\\]"),
+        ("[link]\nlinkd = 0.9", "\\[link\\] has unknown keys"),
+        ("[link]\nlinked = 3", "linked must be"),
+        ("link = 3", "must be a table"),
+        ("volumes = ", "cannot be read"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "cohort.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        BuildConfig.from_toml(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
+        BuildConfig.from_toml(tmp_path / "nowhere.toml")
+
+
+def test_what_only_concerns_the_run_does_not_rebuild_shards() -> None:
+    assert BuildConfig(workers=1, pictures=0).what_is_published() == BuildConfig(workers=4).what_is_published()
+    assert BuildConfig().what_is_published() != BuildConfig(min_tier="C").what_is_published()
