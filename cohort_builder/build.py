@@ -30,8 +30,8 @@ from cohort_builder.scope import Scope, scope_reports
 from cohort_builder.shards import ShardPlan, clean, is_done, plan_shards, read_lines, signature
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard, private_skip, public_skip
-from exports.card import CardInfo
 from exports.assembly import assemble
+from exports.card import CardInfo
 from exports.types import ExportError
 from nlp.reports import read_reports
 from nlp.types import Report, ReportError
@@ -252,12 +252,10 @@ class _Run:
 
     def _card(self) -> CardInfo:
         seen = ("index_dicom", "patients_planned", "reports_read", "reports", "lesions", "findings", "unlinked_lesions")
-        settings = self.config.what_is_published()
-        flat = {f"link.{name}": value for name, value in settings.pop("link").items()} | settings
         return CardInfo(
+            software=self.software,
+            config=self.config.what_is_published(),
             counts={name.replace("_", " "): self.counts[name] for name in seen if name in self.counts},
-            versions=_versions(),
-            config={name: str(value) for name, value in sorted(flat.items())},
         )
 
     # ---- housekeeping ------------------------------------------------------------------------------------------

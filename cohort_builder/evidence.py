@@ -67,7 +67,7 @@ class LinkConfig:
     uncertain: float = 0.5
     unsized: float = 0.5
     absorber: float = 0.4
-    size_noise_mm: float = 0.3
+    size_noise_mm: float = 0.4
     size_noise_fraction: float = 0.01
     stated_noise_mm: float = 0.15
     unrelated_size: float = 0.02

@@ -103,7 +103,7 @@ class Pseudonyms:
 
     def rng(self, kind: str, value: str) -> np.random.Generator:
         """Return a generator (PCG64) whose stream belongs to ``value`` alone."""
-        import numpy as np  # noqa: PLC0415 - heavy, and most callers only want names
+        import numpy as np
 
         return np.random.Generator(np.random.PCG64(int.from_bytes(self._digest("rng", kind, value))))
 
@@ -160,7 +160,8 @@ def load_key(path: str | os.PathLike[str] | None = None) -> Key:
         return Key(_read(file), file, created)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError(f"the key file {file} can be neither read nor made: {reason}; name another with --key") from None
+        message = f"the key file {file} can be neither read nor made: {reason}; name another with --key"
+        raise ConfigError(message) from error
 
 
 def _create(file: Path) -> bool:

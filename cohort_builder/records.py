@@ -83,8 +83,9 @@ class RecordMaker:
         p, volume, mask, strokes = self.pseudonyms, lesion.volume, lesion.mask, lesion.target.strokes
         lesion_id = lesion.target.lesion.lesion_id
         points = _stroke_points(strokes, volume)
+        low, high = _bounding_box(mask)
         origin, shape = choose_roi(
-            _bounding_box(mask),
+            (*low, *high),
             np.concatenate(points),
             volume.voxels.shape,
             volume.spacing_mm,
@@ -93,8 +94,6 @@ class RecordMaker:
             minimum_mm=self.config.roi_min_mm,
         )
         window = tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=True))
-        low = mask.offset
-        high = tuple(o + n for o, n in zip(low, mask.voxels.shape, strict=True))
         quality = lesion.quality
         return FindingRecord(
             lesion_id=p.pseudonym("lesion", lesion_id),
@@ -243,9 +242,10 @@ def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str
     }
 
 
-def _bounding_box(mask: Mask) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+def _bounding_box(mask: Mask) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Lower and upper (exclusive) corner, (slice, row, column)."""
     (s, r, c), (n_s, n_r, n_c) = mask.offset, mask.voxels.shape
-    return (s, s + n_s), (r, r + n_r), (c, c + n_c)
+    return (s, r, c), (s + n_s, r + n_r, c + n_c)
 
 
 def _stroke_points(strokes: Sequence[LocatedAnnotation], volume: Volume) -> list[np.ndarray]:
@@ -283,7 +283,8 @@ def _engine(mask: Mask, stroke: LocatedAnnotation) -> EngineRecord:
 
 def _measurements(report: Report, finding: Finding, mask: Mask, volume: Volume) -> tuple[MeasurementRecord, ...]:
     """The finding's current lesion sizes beside the mask's own long and short in-plane diameters."""
-    of_mask = long_and_short_diameter(mask.voxels, volume.spacing_mm)
+    diameters = long_and_short_diameter(mask.voxels, volume.spacing_mm)
+    of_mask = (diameters.long_mm, diameters.short_mm)
     records = []
     for size in finding.sizes:
         if size.kind is not SizeKind.LESION or size.temporality is not Temporality.CURRENT:

@@ -1,9 +1,9 @@
-"""Detectors of what identifies anybody: dates, numbers, addresses, and the names that stand behind a title or a label.
+"""Detectors of numbers and addresses that identify anybody: dates, ages over 89, ids, phones, e-mail, URLs, UIDs.
 
-They know nothing of the patient (:mod:`cohort_builder.identifiers` does) and work on text whose accents, dashes and
-quotes are folded to ASCII. What a radiologist writes in numbers must survive them: sizes, image references in brackets
-("(4/87)"), spine levels, scores. Where a number can be both, its context decides, and a date without a year needs a
-word that asks for one.
+They know nothing of the patient (:mod:`cohort_builder.scrub_identifiers` does) and work on text whose accents, dashes
+and quotes are folded to ASCII. What a radiologist writes in numbers must survive them: sizes, image references
+("(4/87)", "series 3, image 41"), spine levels, scores. Where a number can be both, its context decides, and a day and
+month without a year need a word that asks for a date.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 
 class Tag(StrEnum):
-    """What stands in the scrubbed text, in brackets, for what was removed. Earlier ones win where two overlap."""
+    """What stands in the scrubbed text, in brackets, for what was removed. Of two that overlap the earlier names it."""
 
     EMAIL = "EMAIL"
     URL = "URL"
@@ -29,147 +29,161 @@ class Tag(StrEnum):
 Hit = tuple[int, int, Tag]
 """Half-open span of the folded text, and what it is."""
 
-_UNIT = r"(?:mm|cm|ml|cc|dl|l|hu|mgy|msv|kg|mg|%|percent|voxels?|mcg|x\s*\d|×|by\s+\d)"
-_NOT_A_SIZE = rf"(?!\s*-?{_UNIT}(?![a-z]))(?!\d|[.,]\d)"
-"""A number that a unit or a second factor follows is a measurement."""
+_I = re.IGNORECASE
 
+_UNIT = r"(?:mm|cm|m|ml|cc|dl|l|hu|mgy|msv|kg|g|mg|mcg|%|percent|voxels?|french|fr|x\s*\d|×|by\s+\d)"
+NOT_A_SIZE = rf"(?!\d|[.,]\d|\s*-?{_UNIT}(?![a-z]))"
+"""Look-ahead: a number that a unit or a second factor follows is a measurement."""
+
+# ---- dates ----------------------------------------------------------------------------------------------------------
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _MONTH = r"(?:0?[1-9]|1[0-2])"
 _YEAR4 = r"(?:19|20)\d{2}"
+_YEAR = rf"(?:{_YEAR4}|'?\d{{2}})"
 _MONTH_NAME = (
     r"(?:jan(?:uary|uar)?|feb(?:ruary|ruar)?|mar(?:ch|z)?|maerz|apr(?:il)?|mai|may|june?|juni|july?|juli|aug(?:ust)?"
     r"|sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?)"
 )
-_CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s*(?:[ap]\.?m\b\.?|hrs?\b|hours?\b|h\b|uhr\b))?"
+_CLOCK = (
+    r"(?:(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s*(?:[ap]m\b|[ap]\.m\.|hrs?\b|hours?\b|h\b|uhr\b))?"
+    r"|(?:[01]\d|2[0-3])[0-5]\d\s*(?:hrs?|hours|h)\b)"
+)
 _ZONE = r"(?:\s*(?:z\b|utc\b|gmt\b|[ecmp][sd]t\b|[+-]\d{2}:?\d{2}))?"
-_TIME_AFTER = rf"(?:(?:t|,?\s+(?:at\s+|um\s+)?|,\s*|@\s*){_CLOCK}{_ZONE})?"
-_TIME_BEFORE = rf"(?:(?<![\d:]){_CLOCK}\s*(?:,\s*)?(?:on\s+(?:the\s+)?)?)?"
-_START = r"(?<![\w/.:-])(?<!\d,)"
-_END = r"(?![\w/])(?!-\d)(?!\.\d)"
-_YEAR = rf"(?:{_YEAR4}|'?\d{{2}})"
+_TIME_AFTER = rf"(?:(?:t|,?\s+(?:at\s+|um\s+)?|,|\s*@\s*){_CLOCK}{_ZONE})?"
+_WEEKDAY = r"(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\.?,?\s+)?"
+_BEFORE = rf"(?:(?<![\d:]){_CLOCK}\s*,?\s*(?:on\s+(?:the\s+)?)?)?{_WEEKDAY}(?<![\w/.:-])(?<!\d,)"
 
-_WEEKDAY = r"(?:(?:mon|tue(?:s)?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\.?,?\s+)?"
-_FULL_DATES = (
+_SURE_DATES = (
     rf"{_YEAR4}([-/._ ]){_MONTH}\1{_DAY}(?!\d)",  # 2021-03-04
-    rf"{_YEAR4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{{4,6}}(?:\.\d+)?)?(?!\d)",  # 20210304, 20210304104500
-    rf"(?:{_DAY}([-/.])\s?{_MONTH}|{_MONTH}([-/.])\s?{_DAY})(?:[-/.])\s?(?:{_YEAR4}|\d{{2}}){_NOT_A_SIZE}",  # 03/04/21
-    rf"{_DAY}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s./-]*{_MONTH_NAME}\.?[\s,./-]*{_YEAR}{_NOT_A_SIZE}",  # 4th of March, 2021
-    rf"{_MONTH_NAME}\.?[\s./-]*{_DAY}(?:st|nd|rd|th)?(?:\s*,\s*|[\s./-]+){_YEAR}{_NOT_A_SIZE}",  # March 4, 2021
+    rf"{_YEAR4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{{4,6}}(?:\.\d+)?)?(?!\w)",  # 20210304, 20210304104500
+    rf"(?:{_DAY}([-/.]){_MONTH}\1|{_MONTH}([-/.]){_DAY}\2){_YEAR4}(?!\d)",  # 03/04/2021
+    rf"{_DAY}\.\s{_MONTH}\.\s?{_YEAR4}(?!\d)",  # 4. 3. 2021
+    rf"{_DAY}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s./-]*{_MONTH_NAME}\.?[\s,./-]*{_YEAR}{NOT_A_SIZE}",  # 4th of March, 2021
+    rf"{_MONTH_NAME}\.?[\s./-]*{_DAY}(?:st|nd|rd|th)?(?:\s*,\s*|[\s./-]+){_YEAR}{NOT_A_SIZE}",  # March 4, 2021
     rf"{_YEAR4}[\s./-]+{_MONTH_NAME}[\s./-]+{_DAY}(?!\d)",  # 2021-Mar-04
     rf"{_MONTH_NAME}\.?[\s,./-]*(?:of\s+)?(?:{_YEAR4}|'\d{{2}})(?!\d)",  # Mar 2021, March '21
-    rf"{_MONTH}[-/.]{_YEAR4}(?!\d)",  # 03/2021
-    rf"{_YEAR4}[-/](?:0[1-9]|1[0-2])(?!\d)",  # 2021-03
 )
-_DATE = [
-    re.compile(rf"{_TIME_BEFORE}{_WEEKDAY}{_START}(?:{form}){_END}{_TIME_AFTER}", re.IGNORECASE)
-    for form in _FULL_DATES[1:2]
-] + [
-    re.compile(rf"{_TIME_BEFORE}{_WEEKDAY}{_START}(?:{form}){_TIME_AFTER}", re.IGNORECASE)
-    for form in _FULL_DATES[:1] + _FULL_DATES[2:]
-]
-_COUNTED = re.compile(
-    r"(?:\b(?:ribs?|segments?|levels?|stations?|images?|im(?:g|a)?|series|se|slices?|sl|grades?|score|phases?|nos?)"
-    r"\.?[\s:#]*(?:\d+\s*(?:,|and|to|-)\s*)*)$",
-    re.IGNORECASE,
+_COUNTABLE_DATES = (
+    rf"(?:{_DAY}([-/.]){_MONTH}\1|{_MONTH}([-/.]){_DAY}\2)\d{{2}}(?!\w)(?!-\d){NOT_A_SIZE}",  # 03/04/21
+    rf"{_MONTH}[-/.]{_YEAR4}(?!\w){NOT_A_SIZE}",  # 03/2021
+    rf"{_YEAR4}[-/](?:0[1-9]|1[0-2])(?!\w){NOT_A_SIZE}",  # 2021-03
 )
-"""Before a group of numbers: they count anatomy or images."""
-
-# A day and a month without a year: only where a word asks for a date. "May" is more often a verb.
-_DAY_MONTH = [
-    re.compile(rf"{_START}{_DAY}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s-]+{_MONTH_NAME}\b(?!\s*\d)", re.IGNORECASE),
-    re.compile(rf"\b{_MONTH_NAME}\.?\s+(?:the\s+)?{_DAY}(?:st|nd|rd|th)?(?![\w/-]){_NOT_A_SIZE}", re.IGNORECASE),
-]
-_MAY = re.compile(r"(?<![A-Za-z])(?:MAY|may)(?![A-Za-z])")
-_ASKED_DAY_MONTH = re.compile(
+_ASKED = (
     r"(?:\bon(?:\s+the)?|\b(?:dated?|since|exam(?:ination)?|study|studies|scan|ct|mri?|pet|films?|x-?rays?|radiographs?"
     r"|compar(?:ison|ed)|priors?|previous(?:ly)?|from|admitted|discharged|surgery|until)"
     r"(?:\s+(?:of|from|on|dated|performed|to|with|is|was))*)\s*:?\s+"
-    rf"(?P<date>{_MONTH}/{_DAY}|{_DAY}/{_MONTH}|{_MONTH}/\d{{2}})(?![\w/])(?!\s*(?:of\b|lymph|nodes?\b|th\b))"
-    rf"{_NOT_A_SIZE}",
-    re.IGNORECASE,
+)
+_DAY_AND_MONTH = re.compile(  # since 3/4, prior CT of 03/04, on 28/4
+    rf"{_ASKED}(?P<it>{_MONTH}/{_DAY}|{_DAY}/{_MONTH}|(?:0[1-9]|1[0-2])/\d{{2}})(?![\w/])"
+    rf"(?!\s*(?:of\b|lymph|nodes?\b|th\b)){NOT_A_SIZE}",
+    _I,
 )
 _MONTH_ALONE = re.compile(
     r"\b(?:in|since|from|of|last|during|until|early|late|mid)[\s-]+"
-    r"(?P<date>January|February|March|April|May|June|July|August|September|October|November|December)\b"
+    r"(?P<it>January|February|March|April|May|June|July|August|September|October|November|December)\b"
 )
-_CLOCK_ALONE = re.compile(r"(?<![\d:/.])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?\s*(?:[ap]\.?m\b\.?|hrs?\b|hours\b)", re.I)
-_BIRTH_YEAR = re.compile(rf"\b(?:born(?:\s+in)?|birth\s*year|year\s+of\s+birth|yob|dob)\s*:?\s*(?P<date>{_YEAR4})\b", re.I)
+_BIRTH_YEAR = re.compile(rf"\b(?:born(?:\s+in)?|birth\s*year|year\s+of\s+birth|yob|dob)\s*:?\s*(?P<it>{_YEAR4})\b", _I)
+_CLOCK_ALONE = re.compile(
+    r"(?<![\d:/.])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?\s*(?:[ap]m\b|[ap]\.m\.|hrs?\b|hours\b)", _I
+)
+_NAMED_DAYS = (
+    re.compile(rf"(?<![\w/.:-]){_DAY}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s-]+{_MONTH_NAME}\b(?!\s*\d)", _I),  # 4 March
+    re.compile(rf"\b{_MONTH_NAME}\.?\s+(?:the\s+)?{_DAY}(?:st|nd|rd|th)?(?![\w/-]){NOT_A_SIZE}", _I),  # March 4
+)
+_VERB_MAY = re.compile(r"(?<![A-Za-z])(?:MAY|may)(?![A-Za-z])")
+"""Without a year, only "May" is the month: "segment 4 may represent"."""
 
+# ---- addresses and numbers ------------------------------------------------------------------------------------------
 _URL = re.compile(
     r"(?:https?|ftp|file|dicomweb)(?:\+\w+)?://[^\s<>\"]+|\bwww\.[\w-]+\.[^\s<>\"]+"
     r"|(?<![\w.@-])[a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>\"]*)?",
-    re.IGNORECASE,
+    _I,
 )
-_EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)*\.?\w")
+_EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)*")
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){4,}(?!\d)")
-
+_NUMBER_WORD = r"(?:id\b|identifier|number|n[or]\s*[.:#]|\#)"
 _LABELLED_ID = re.compile(
-    r"\b(?:MRN|medical\s+record(?:\s+(?:number|no\.?))?|accession(?:\s+(?:number|no\.?))?|acc\.?\s*(?=[#:])"
-    r"|(?:patient|hospital|case|exam|order|study|visit|encounter|account|insurance|policy|episode|requisition|NHS|CHI)"
-    r"\s*(?:id\b|identifier|number|no\b\.?|nr\b\.?|\#)|PID|SSN|social\s+security(?:\s+(?:number|no\.?))?"
-    r"|(?-i:ID|Id)(?=\s*[:#])|NHS)\s*(?:is|was)?\s*[:#.]{0,2}\s*"
-    r"(?P<id>(?=[\w./-]*\d)[A-Za-z]{0,6}[\s-]?\d[\w/-]*(?:[\s-]\d{2,})*)",
-    re.IGNORECASE,
+    rf"\b(?:(?:MRN|PID|SSN|NHS|CHI|accession|medical\s+record|social\s+security|acc\.?(?=\s*[#:]))(?:\s*{_NUMBER_WORD})?"
+    r"|(?:patient|hospital|case|exam|order|study|visit|encounter|account|insurance|policy|episode|requisition|record)"
+    rf"\s*{_NUMBER_WORD}|(?-i:ID|Id)(?=\s*[:#]))\s*(?:is|was)?\s*[:#.]{{0,2}}\s*"
+    rf"(?P<it>(?=[\w./-]*\d)[A-Za-z]{{0,6}}[ -]?\d[\w/-]*(?:[ -]\d{{3,}})*){NOT_A_SIZE}",
+    _I,
 )
-_LONG_NUMBER = re.compile(rf"(?<!\d)(?<!\d[.,])(?:\b[A-Za-z]{{1,5}}[-_]?)?\d{{6,}}(?:[A-Za-z]{{1,3}}\b)?{_NOT_A_SIZE}", re.I)
-_GROUPED_NUMBER = re.compile(r"(?<![\w./-])(?=[\d-]{8,})\d{2,}(?:-\d{2,}){1,4}(?![\w/-])")
-_CODED_NUMBER = re.compile(r"(?<![\w./-])[A-Za-z]{1,6}[-/]?\d{2,4}[-/]\d{4,}(?![\w/-])")
+_LONG_NUMBER = re.compile(
+    rf"(?<!\d)(?<!\d[.,])(?:\b[A-Za-z]{{1,5}}[-_]?)?\d{{6,}}(?:[A-Za-z]{{1,3}}\b)?{NOT_A_SIZE}", _I
+)
+_CODED_NUMBER = re.compile(r"(?<![\w./-])[A-Za-z]{1,6}[-/]?\d{2,4}[-/]\d{4,}(?![\w/-])")  # CT21-004567
+_GROUPED_NUMBER = re.compile(  # 123-45-6789; but not 2019-2021
+    rf"(?<![\w./-])(?=[\d-]{{8,}})(?!{_YEAR4}-{_YEAR4}\b)\d{{2,}}(?:-\d{{2,}}){{1,4}}(?![\w/-]){NOT_A_SIZE}", _I
+)
+_LABELLED_PHONE = re.compile(
+    r"\b(?:tel(?:ephone)?|phone|mobile|cell|pager|beeper|bleep|fax|ext(?:ension)?|call\s*back|dect)\b"
+    rf"\.?\s*(?:number|no\.?|at|is)?\s*[:#]?\s*(?P<it>\(?\d(?:[ ().-]{{0,2}}\d){{2,14}}){NOT_A_SIZE}",
+    _I,
+)
+_PHONES = (
+    r"\+\d(?:[ ().-]{0,2}\d){6,14}(?!\d)",
+    r"(?:1[ .-])?\(\d{2,5}\)[ .-]?\d{3,4}(?:[ .-]?\d{3,4})?(?!\w)",
+    r"(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}(?![\w/])",
+    r"0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,4}(?![\w/])",
+    r"[2-9]\d{2}-\d{4}(?![\w/-])",
+    r"(?<!\d )x\d{4,5}(?![\w.])",
+)
 
-_PHONE = [
-    re.compile(r"(?<![\w.])\+\d(?:[\s().-]{0,2}\d){6,14}(?!\d)"),
-    re.compile(r"(?<![\w.])(?:1[\s.-])?\(\d{2,5}\)[\s.-]?\d{3,4}(?:[\s.-]?\d{3,4})?(?![\w])"),
-    re.compile(r"(?<![\w./-])(?:1[\s.-])?\d{3}([\s.-])\d{3}\1\d{4}(?![\w/])"),
-    re.compile(r"(?<![\w./-])0\d{2,4}[\s/-]\d{3,4}[\s-]?\d{3,4}(?![\w/])"),
-    re.compile(r"(?<![\w./-])[2-9]\d{2}-\d{4}(?![\w/-])"),
-    re.compile(
-        r"\b(?:tel(?:ephone)?|phone|mobile|cell|pager|beeper|bleep|fax|ext(?:ension)?|call\s*back|dect)\b"
-        r"\.?\s*(?:number|no\.?|at|is)?\s*[:#]?\s*(?P<phone>\(?\d(?:[\s().-]{0,2}\d){2,14})(?!\d)",
-        re.IGNORECASE,
-    ),
-    re.compile(r"(?<![\w.])x(?P<phone>\d{4,5})(?![\w.])(?!\s*(?:mm|cm))"),
-]
+# ---- ages over 89 ---------------------------------------------------------------------------------------------------
+_OLD = r"(?<![\d.,/x-])(?P<it>9\d|1[0-4]\d)"
+_OLD_IN_WORDS = (
+    r"ninety(?:[\s-](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a)\s+hundred(?:\s+(?:and\s+)?\w+)?"
+)
+_AGES = (
+    rf"{_OLD}(?=[\s-]*(?:years?|yrs?)?[\s-]*(?:old|of\s+age)\b)",
+    rf"{_OLD}(?=[\s-]*(?:y/?o\b|y\.\s?o\.|yrs?/o\b|yo[mf]\b))",
+    rf"{_OLD}(?=[\s-]*(?:years?|yrs?|y)?[\s-]*(?:fe)?male\b)",
+    r"(?<=\()(?P<it>9\d|1[0-4]\d)(?=\s?[/-]?\s?[mf]\))",
+    r"\bage[ds]?(?:\s+of)?\s*:?\s*(?P<it>9\d|1[0-4]\d)\b(?!\s*(?:mm|cm|%))",
+    r"(?<!\w)(?P<it>0?9\d|1[0-4]\d)y(?!\w)",
+    rf"\b(?P<it>{_OLD_IN_WORDS})(?=[\s-]+years?[\s-]+(?:old|of\s+age))",
+)
 
-_OLD = r"(?:9\d|1[0-4]\d)"
-_AGE = [
-    re.compile(rf"(?<![\d.,/x-])(?P<age>{_OLD})(?=[\s-]*(?:years?|yrs?)?[\s-]*(?:old|of\s+age)\b)", re.IGNORECASE),
-    re.compile(rf"(?<![\d.,/x-])(?P<age>{_OLD})(?=[\s-]*(?:y/?o\b|y\.\s?o\.|yrs?/o\b|yo[mf]\b))", re.IGNORECASE),
-    re.compile(rf"(?<![\d.,/x-])(?P<age>{_OLD})(?=[\s-]*(?:years?|yrs?|y)?[\s-]*(?:fe)?male\b)", re.IGNORECASE),
-    re.compile(rf"\bage[ds]?(?:\s+of)?\s*:?\s*(?P<age>{_OLD})\b(?!\s*(?:mm|cm|%))", re.IGNORECASE),
-    re.compile(r"(?<!\w)(?P<age>0?9\d|1[0-4]\d)[Yy](?![\w])"),
-    re.compile(
-        r"\b(?P<age>ninety(?:[\s-](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a)\s+hundred(?:\s+(?:and\s+)?\w+)?)"
-        r"(?=[\s-]+years?[\s-]+(?:old|of\s+age))",
-        re.IGNORECASE,
-    ),
+
+def _compiled(tag: Tag, *patterns: str, before: str = "") -> list[tuple[re.Pattern[str], Tag]]:
+    return [(re.compile(before + pattern, _I), tag) for pattern in patterns]
+
+
+_ALWAYS: list[tuple[re.Pattern[str], Tag]] = [
+    (_URL, Tag.URL),
+    (_EMAIL, Tag.EMAIL),
+    (_UID, Tag.UID),
+    *_compiled(Tag.DATE, *(form + _TIME_AFTER for form in _SURE_DATES), before=_BEFORE),
+    *((pattern, Tag.DATE) for pattern in (_DAY_AND_MONTH, _MONTH_ALONE, _BIRTH_YEAR, _CLOCK_ALONE)),
+    (_LABELLED_PHONE, Tag.PHONE),
+    *((pattern, Tag.ID) for pattern in (_LABELLED_ID, _LONG_NUMBER, _CODED_NUMBER)),
+    *_compiled(Tag.AGE, *_AGES),
 ]
+_UNLESS_COUNTED: list[tuple[re.Pattern[str], Tag]] = [
+    *_compiled(Tag.DATE, *(form + _TIME_AFTER for form in _COUNTABLE_DATES), before=_BEFORE),
+    *_compiled(Tag.PHONE, *(form + NOT_A_SIZE for form in _PHONES), before=r"(?<![\w./-])"),
+    (_GROUPED_NUMBER, Tag.ID),
+]
+_COUNTED = re.compile(
+    r"\b(?:ribs?|segments?|levels?|stations?|images?|im(?:g|a)?|series|se|slices?|sl|grades?|scores?|phases?)"
+    r"\.?[\s:#]*(?:\d+\s*(?:,|and|to|-)\s*)*$",
+    _I,
+)
+"""Before a group of numbers: they count anatomy or images."""
+_COUNTED_REACH = 40
 
 
 def find_generic(text: str) -> Iterator[Hit]:
     """Yield what identifies somebody in ``text`` (folded to ASCII letters, dashes and quotes), overlaps included."""
-    for pattern, tag, group in _SIMPLE:
+    for pattern, tag in _ALWAYS:
         for match in pattern.finditer(text):
-            if not (tag in _COUNTABLE and _COUNTED.search(text, 0, match.start(group))):
-                yield *match.span(group), tag
-    for pattern in _DAY_MONTH:
+            yield *match.span("it" if "it" in pattern.groupindex else 0), tag
+    for pattern, tag in _UNLESS_COUNTED:
         for match in pattern.finditer(text):
-            if not _MAY.search(match.group()):
+            if not _COUNTED.search(text[max(0, match.start() - _COUNTED_REACH) : match.start()]):
+                yield *match.span(), tag
+    for pattern in _NAMED_DAYS:
+        for match in pattern.finditer(text):
+            if not _VERB_MAY.search(match.group()):
                 yield *match.span(), Tag.DATE
-
-
-_COUNTABLE = {Tag.DATE, Tag.PHONE}
-_SIMPLE: list[tuple[re.Pattern[str], Tag, str | int]] = [
-    (_URL, Tag.URL, 0),
-    (_EMAIL, Tag.EMAIL, 0),
-    (_UID, Tag.UID, 0),
-    *((pattern, Tag.DATE, 0) for pattern in _DATE),
-    (_ASKED_DAY_MONTH, Tag.DATE, "date"),
-    (_MONTH_ALONE, Tag.DATE, "date"),
-    (_CLOCK_ALONE, Tag.DATE, 0),
-    (_BIRTH_YEAR, Tag.DATE, "date"),
-    *((pattern, Tag.PHONE, "phone" if "phone" in pattern.groupindex else 0) for pattern in _PHONE),
-    (_LABELLED_ID, Tag.ID, "id"),
-    (_LONG_NUMBER, Tag.ID, 0),
-    (_GROUPED_NUMBER, Tag.ID, 0),
-    (_CODED_NUMBER, Tag.ID, 0),
-    *((pattern, Tag.AGE, "age") for pattern in _AGE),
-]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from exports.card import CardInfo, ConfigFacts, Contents, SplitFacts, render_card
@@ -19,8 +20,6 @@ from exports.schema import FOLDERS, schema
 from exports.types import ExportError
 
 FORMAT = 1
-# In each file's key-value metadata: bytes of its rows as Arrow, which is what ``dataset_info`` states.
-ARROW_BYTES_KEY = "arrow_bytes"
 _CONFIGS: Mapping[str, tuple[str, ...]] = {
     "findings": ("findings",),
     "lesions": ("findings", "unlinked"),
@@ -85,8 +84,8 @@ def assemble(
         parts = [_place(source, folder, fresh) for folder, source in _sources(shard_dirs)]
         _fill(fresh, parts, card or CardInfo(), list(skipped))
         if out.exists():
-            os.replace(out, stale)
-        os.replace(fresh, out)
+            out.replace(stale)
+        fresh.replace(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(stale, ignore_errors=True)
@@ -142,10 +141,19 @@ def _place(source: Path, folder: str, root: Path) -> _Part:
         path=relative,
         rows=metadata.num_rows,
         row_groups=metadata.num_row_groups,
-        arrow_bytes=int(metadata.metadata[ARROW_BYTES_KEY.encode()]),
+        arrow_bytes=_arrow_bytes(target),
         size=target.stat().st_size,
         sha256=_sha256(target),
     )
+
+
+def _arrow_bytes(path: Path) -> int:
+    """Bytes of the rows as Arrow, read as ``datasets`` reads them; it also proves that every page decodes."""
+    with path.open("rb") as stream:
+        fragment = pads.ParquetFileFormat().make_fragment(stream)
+        rows = fragment.row_groups[0].num_rows
+        batches = fragment.to_batches(batch_size=rows, batch_readahead=0, fragment_readahead=0)
+        return sum(batch.nbytes for batch in batches)
 
 
 def _fill(root: Path, parts: Sequence[_Part], card: CardInfo, skipped: Sequence[Mapping[str, Any]]) -> None:

@@ -96,15 +96,15 @@ half-open character offsets. Every id is a keyed pseudonym.
 | `lesion_id`, `patient_id`, `study_id`, `series_id` | the lesion and where it was drawn |
 | `phrase`, `phrase_start`, `phrase_end` | the exact words, and their span in `text` of config `reports` |
 | `sentence`, `section`, `language` | around the phrase |
-| `assertion`, `observation`, `anatomy`, `laterality` | what the phrase says: `PRESENT`, `ABSENT` or `UNCERTAIN`, of what, where |
-| `measurements` | each stated diameter (`value_mm`, written to `rounding_mm`) with its words, the mask's own (`mask_value_mm`) and `ratio`, mask over report |
-| `annotations` | what a radiologist drew: `kind`, `points_ras_mm`, `points_ijk` (in the region), the length drawn and the value stated beside it |
-| `link` | why phrase and drawing belong together: `decision`, posterior `probability`, `evidence` in natural log odds |
+| `assertion`, `observation`, `anatomy`, `laterality` | `PRESENT`, `ABSENT` or `UNCERTAIN`; of what; where |
+| `measurements` | each stated diameter, the mask's own, and their `ratio` (mask over report) |
+| `annotations` | what was drawn: kind, points (`points_ijk` in the region), lengths drawn and stated |
+| `link` | why phrase and drawing belong together: posterior, and `evidence` in natural log odds |
 | `image`, `mask`, `affine_ras`, `spacing_mm` | region around the lesion and its mask, on one grid; the float64 affine |
-| `roi_origin_ijk`, `roi_shape_ijk`, `bbox_ijk` | the region, and the mask's box (lower, upper exclusive), in the whole volume |
-| `volume_shard`, `volume_row_group` | the whole volume in config `volumes` (see `fetch_volume`); null where it was not published |
+| `roi_origin_ijk`, `roi_shape_ijk`, `bbox_ijk` | region, and box of the mask (lower, upper exclusive), in the volume |
+| `volume_shard`, `volume_row_group` | the whole volume in `data/volumes`; null where not published |
 | `engine` | what made the mask, and the kind of prompt |
-| `quality` | `tier` with the `flags` that decided it, `score` 0 to 1, the mask's `volume_mm3` and longest in-plane diameter `recist_mm` |
+| `quality` | `tier`, the `flags` that decided it, `score` 0 to 1, the mask's volume and longest in-plane diameter |
 | `preview` | PNG: axial, coronal, sagittal with drawing and contour |
 | `split_key` | number in [0, 1) keyed by patient: cut it elsewhere for other splits that still keep patients apart |
 | `provenance` | JSON: how this row came about |
@@ -113,6 +113,13 @@ half-open character offsets. Every id is a keyed pseudonym.
 `voxel_sha256` (int16 little-endian, i fastest), `lesion_ids`, `split_key`.
 
 **reports**: `report_id`, `patient_id`, `study_ids`, `text`, `language`, `sections`, `phrases`, `split_key`.
+"""
+
+_MAKING_TEXT = """\
+Reports were scrubbed, then read for findings, their sizes and image references. Drawings were read from the
+presentation states of the PACS, brought into patient space and grouped into lesions. Findings and lesions were linked
+by size, image, side, level and order; what was not certain was withheld. Each lesion was segmented from its drawing,
+and its mask checked against the radiologist's own measurement.
 """
 
 _CAUTION_TEXT = """\
@@ -249,10 +256,7 @@ def _counts(info: CardInfo, contents: Contents) -> str:
 def _making(info: CardInfo) -> str:
     parts = [
         "## How it was made\n",
-        "Reports were scrubbed, then read for findings, their sizes and image references. Drawings were read from the\n"
-        "presentation states of the PACS, brought into patient space and grouped into lesions. Findings and lesions\n"
-        "were linked by size, image, side, level and order; what was not certain was withheld. Each lesion was\n"
-        "segmented from its drawing and its mask checked against the radiologist's own measurement.\n",
+        _MAKING_TEXT,
     ]
     if info.software:
         parts.append(f"Built with {_line(info.software)}.\n")

@@ -5,7 +5,6 @@ The same records in the same order give the same bytes: no time, host or path en
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exports.assembly import ARROW_BYTES_KEY, assemble, sync
+from exports.assembly import assemble, sync
 from exports.card import CardInfo
 from exports.pictures import preview_png
 from exports.reading import fetch_volume, read_findings, read_row, with_arrays
@@ -170,7 +169,6 @@ class _TableWriter:
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
-        self._written_bytes = 0
         self._row_groups = 0
 
     def clear(self) -> None:
@@ -193,13 +191,12 @@ class _TableWriter:
     def finish(self) -> None:
         self._flush()
         if self._writer is not None:
-            self._writer.add_key_value_metadata({ARROW_BYTES_KEY: str(self._written_bytes)})
             self._writer.close()
             sync(self._temporary)
 
     def publish(self) -> None:
         if self._writer is not None:
-            os.replace(self._temporary, self._path)
+            self._temporary.replace(self._path)
             sync(self._path.parent)
 
     def abandon(self) -> None:
@@ -218,7 +215,6 @@ class _TableWriter:
             self._writer = self._open()
         self._writer.write_table(table, row_group_size=table.num_rows)
         self._row_groups += 1
-        self._written_bytes += table.nbytes
 
     def _open(self) -> pq.ParquetWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)

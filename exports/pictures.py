@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.scene import WINDOWS, Scene, scene_of
 from exports.types import ExportError, FindingRecord
 
 if TYPE_CHECKING:
@@ -23,22 +24,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FloatArray = NDArray[np.float64]
-Span = tuple[float, float]
 
 _BACKGROUND, _INK, _MUTED = "#0d1117", "#f0f3f6", "#8b98a5"
 _DRAWN, _CONTOUR = "#ffd23f", "#3ddbd9"
 _TIER_COLOURS = {"A": "#56d364", "B": "#e3b341", "C": "#f85149"}
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same picture on every machine
 
-# Air around the lesion that decides for the lung window, and how far around counts.
-_RIM_MM = 8.0
-_LUNG_HU, _BONE_HU = (-960, -500), 220
-_LUNG_SHARE, _BONE_SHARE = 0.4, 0.3
-_WINDOWS = {"lung": (-500.0, 1500.0), "soft tissue": (40.0, 400.0), "bone": (450.0, 1800.0)}
-# Half the side of what a panel shows beyond the lesion; the region holds at least 20 mm.
-_MARGIN_MM = 20.0
 _PREVIEW_BYTES = 60_000
-_PREVIEW_STEPS = ((200, 64), (200, 32), (160, 32), (120, 24), (80, 16))
+_PREVIEW_STEPS = ((240, 64), (240, 32), (200, 32), (160, 24), (120, 16), (80, 8))  # height in pixels, greys
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +45,11 @@ class _Plane:
     letters: tuple[str, str, str, str]  # left, right, top, bottom
 
 
-# Axes of a scene: 0 towards the patient's left, 1 towards the back, 2 towards the head.
+# Axes as in a Scene: 0 towards the patient's left, 1 towards the back, 2 towards the head.
 _AXIAL = _Plane("axial", 0, 1, 2, ("R", "L", "A", "P"))
 _CORONAL = _Plane("coronal", 0, 2, 1, ("R", "L", "H", "F"))
 _SAGITTAL = _Plane("sagittal", 1, 2, 0, ("A", "P", "H", "F"))
 _PLANES = (_AXIAL, _CORONAL, _SAGITTAL)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scene:
-    """A row turned to (left, posterior, head) axes. ``strokes`` are (kind, (n, 3) voxel-centre indices)."""
-
-    image: NDArray[np.int16]
-    mask: NDArray[np.bool_]
-    spacing: FloatArray
-    strokes: tuple[tuple[str, FloatArray], ...]
-    centre: tuple[int, int, int]
-    window: str
-    row: Mapping[str, Any]
 
 
 def finding_picture(row: Mapping[str, Any] | FindingRecord) -> Image.Image:
@@ -85,14 +65,14 @@ def finding_picture(row: Mapping[str, Any] | FindingRecord) -> Image.Image:
         or a record about to be written.
 
     """
-    scene = _scene(row)
-    figure = _figure(12.0, 5.6)
-    grid = figure.add_gridspec(1, 3, left=0.012, right=0.988, top=0.975, bottom=0.235, wspace=0.03)
+    scene = scene_of(row)
+    figure = _figure(12.0, 5.4)
+    grid = figure.add_gridspec(1, 3, left=0.012, right=0.988, top=0.975, bottom=0.24, wspace=0.03)
     for column, plane in enumerate(_PLANES):
         _draw_plane(figure.add_subplot(grid[0, column]), scene, plane, text_size=10, title=True)
-    _text(figure, 0.012, 0.165, _quoted(scene.row, 105, 2), size=14, colour=_INK, va="center")
+    _text(figure, 0.012, 0.155, _quoted(scene.row, 118, 2), size=14, colour=_INK, va="center")
     _text(figure, 0.012, 0.045, _facts(scene), size=10, colour=_MUTED, va="center")
-    _badge(figure, scene, 0.988, 0.045, size=10)
+    _badge(figure, scene, 0.982, 0.045, size=10)
     return _rendered(figure)
 
 
@@ -111,7 +91,7 @@ def contact_sheet(rows: Sequence[Mapping[str, Any] | FindingRecord], columns: in
     lines = -(-len(rows) // columns)
     figure = _figure(4.4 * columns, 3.85 * lines)
     for cell, row in zip(np.ravel(figure.subfigures(lines, columns, squeeze=False)), rows, strict=False):
-        scene = _scene(row)
+        scene = scene_of(row)
         cell.set_facecolor(_BACKGROUND)
         grid = cell.add_gridspec(
             2, 2, width_ratios=(2, 1), left=0.02, right=0.98, top=0.975, bottom=0.24, wspace=0.02, hspace=0.03
@@ -121,25 +101,24 @@ def contact_sheet(rows: Sequence[Mapping[str, Any] | FindingRecord], columns: in
         _draw_plane(cell.add_subplot(grid[1, 1]), scene, _SAGITTAL, text_size=0)
         _text(cell, 0.02, 0.155, _quoted(scene.row, 54, 2), size=9.5, colour=_INK, va="center")
         _text(cell, 0.02, 0.04, _short_facts(scene), size=8, colour=_MUTED, va="center")
-        _badge(cell, scene, 0.98, 0.04, size=8)
+        _badge(cell, scene, 0.968, 0.04, size=8)
     return _rendered(figure)
 
 
 def preview_png(record: FindingRecord) -> bytes:
     """Draw the three planes small, without words, as PNG bytes of at most 60 kB; the same record, the same bytes."""
-    from PIL import Image  # noqa: PLC0415 - needed by pictures only
+    from PIL import Image
 
-    scene = _scene(record)
+    scene = scene_of(record)
     figure = _figure(6.0, 2.0)
     grid = figure.add_gridspec(1, 3, left=0, right=1, top=1, bottom=0, wspace=0.01)
     for column, plane in enumerate(_PLANES):
         _draw_plane(figure.add_subplot(grid[0, column]), scene, plane, text_size=8)
     picture = _rendered(figure)
     encoded = b""
-    for height, colours in _PREVIEW_STEPS:
-        small = picture.resize((3 * height, height), Image.Resampling.LANCZOS).quantize(
-            colours, dither=Image.Dither.NONE
-        )
+    for height, greys in _PREVIEW_STEPS:
+        small = picture.resize((3 * height, height), Image.Resampling.LANCZOS)
+        small = small.quantize(palette=_palette(greys), dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         small.save(buffer, format="PNG", optimize=True)
         encoded = buffer.getvalue()
@@ -148,93 +127,28 @@ def preview_png(record: FindingRecord) -> bytes:
     return encoded
 
 
-def _scene(row: Mapping[str, Any] | FindingRecord) -> _Scene:
-    """Turn a row so that its axes run to the patient's left, back and head."""
-    import nibabel  # noqa: PLC0415 - heavy, needed by pictures and NIfTI only
-    from nibabel import orientations  # noqa: PLC0415 - as above
+def _palette(greys: int) -> Image.Image:
+    """Grey levels and shades of the two colours: an adaptive palette would lose the thin coloured lines."""
+    from PIL import Image
 
-    if isinstance(row, FindingRecord):
-        row = _row_of(row)
-    affine = np.asarray(row["affine_ras"], dtype=np.float64)
-    image, mask = _voxels(row["image"]), _voxels(row["mask"]).astype(np.bool_)
-    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
-    # Maps indices of the turned array to those of the published one.
-    back = orientations.inv_ornt_aff(turn, image.shape)
-    image, mask = orientations.apply_orientation(image, turn), orientations.apply_orientation(mask, turn)
-    strokes = tuple(
-        (
-            str(annotation["kind"]),
-            nibabel.affines.apply_affine(
-                np.linalg.inv(back), np.asarray(annotation["points_ijk"], dtype=np.float64).reshape(-1, 3)
-            ),
-        )
-        for annotation in row["annotations"]
-    )
-    spacing = np.asarray(nibabel.affines.voxel_sizes(affine @ back), dtype=np.float64)
-    return _Scene(image, mask, spacing, strokes, _centre(mask, strokes), _window(image, mask, spacing), row)
+    ramp = np.linspace(0, 1, greys)[:, None] * np.full(3, 255.0)
+    shades = [np.linspace(0.4, 1, 6)[:, None] * _rgb(colour) for colour in (_DRAWN, _CONTOUR)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.rint(np.vstack([ramp, *shades])).astype(np.uint8).tobytes())
+    return palette
 
 
-def _row_of(record: FindingRecord) -> dict[str, Any]:
-    row = {name: getattr(record, name) for name in ("image", "mask", "affine_ras")}
-    row |= {
-        "annotations": [asdict(annotation) for annotation in record.annotations],
-        "quality": asdict(record.quality),
-        "engine": asdict(record.engine),
-        "phrase": None,
-        "measurements": None,
-    }
-    if record.said is not None:
-        row["phrase"] = record.said.phrase
-        row["measurements"] = [asdict(measurement) for measurement in record.said.measurements]
-    return row
+def _rgb(colour: str) -> FloatArray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
 
 
-def _voxels(value: Any) -> NDArray[Any]:
-    """Voxels of a NIfTI image, an array, or undecoded ``{"bytes": ...}``."""
-    import nibabel  # noqa: PLC0415 - heavy, needed by pictures and NIfTI only
-
-    if isinstance(value, Mapping):
-        value = nibabel.Nifti1Image.from_bytes(value["bytes"])
-    return np.asarray(getattr(value, "dataobj", value))
-
-
-def _centre(mask: NDArray[np.bool_], strokes: Sequence[tuple[str, FloatArray]]) -> tuple[int, int, int]:
-    """Voxel of the mask through which the planes pass, on the slice of the first stroke."""
-    voxels = np.argwhere(mask)
-    level = int(np.median(voxels[:, 2]))
-    if strokes:
-        level = int(np.clip(np.rint(strokes[0][1][:, 2].mean()), 0, mask.shape[2] - 1))
-    on_level = voxels[voxels[:, 2] == level]
-    chosen = on_level if len(on_level) else voxels
-    x, y, _ = chosen[np.linalg.norm(chosen - chosen.mean(axis=0), axis=1).argmin()]
-    return int(x), int(y), level
-
-
-def _window(image: NDArray[np.int16], mask: NDArray[np.bool_], spacing: FloatArray) -> str:
-    """Name of the grey scale that shows the tissue in and right around the lesion."""
-    from scipy import ndimage  # noqa: PLC0415 - heavy, needed by pictures only
-
-    near = ndimage.distance_transform_edt(~mask, sampling=spacing) <= _RIM_MM
-    rim = image[near & ~mask]
-    if rim.size and ((rim > _LUNG_HU[0]) & (rim < _LUNG_HU[1])).mean() > _LUNG_SHARE:
-        return "lung"
-    return "bone" if (image[near] > _BONE_HU).mean() > _BONE_SHARE else "soft tissue"
-
-
-def _view(scene: _Scene) -> tuple[FloatArray, float]:
-    """Centre (mm from the first voxel's centre) and half side of the cube that all panels show."""
-    points = np.vstack([np.argwhere(scene.mask), *(points for _, points in scene.strokes)]) * scene.spacing
-    lower, upper = points.min(axis=0), points.max(axis=0)
-    return (lower + upper) / 2, float((upper - lower).max() / 2 + _MARGIN_MM)
-
-
-def _draw_plane(axes: Axes, scene: _Scene, plane: _Plane, *, text_size: float, title: bool = False) -> None:
+def _draw_plane(axes: Axes, scene: Scene, plane: _Plane, *, text_size: float, title: bool = False) -> None:
     """Draw one plane in millimetres; no words at ``text_size`` 0."""
-    centre, half = _view(scene)
+    centre, half = scene.view()
     (dx, dy), index = (scene.spacing[plane.across], scene.spacing[plane.upright]), scene.centre[plane.fixed]
     image = np.take(scene.image, index, axis=plane.fixed).T
     mask = np.take(scene.mask, index, axis=plane.fixed).T
-    level, width = _WINDOWS[scene.window]
+    level, width = WINDOWS[scene.window]
     n_y, n_x = image.shape
     # imshow's extent is that of the outer voxel edges, half a voxel beyond the outer centres.
     axes.imshow(
@@ -264,20 +178,19 @@ def _draw_plane(axes: Axes, scene: _Scene, plane: _Plane, *, text_size: float, t
     if text_size:
         _draw_letters(axes, plane, text_size)
     if title:
-        _label(axes, 0.025, 0.035, plane.name.upper(), text_size, "left", "bottom", _MUTED)
+        _label(axes, (0.025, 0.035), plane.name.upper(), text_size * 0.85, ha="left", va="bottom")
     if text_size and plane is _AXIAL:
         _draw_scale(axes, half, text_size)
 
 
 def _frame(axes: Axes) -> Any:
-    from matplotlib.patches import Rectangle  # noqa: PLC0415 - needed by pictures only
+    from matplotlib.patches import Rectangle
 
     return Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="black", zorder=-1)
 
 
 def _draw_stroke(axes: Axes, kind: str, points: FloatArray) -> None:
     """Draw what the radiologist drew; ``points`` are millimetres across and down."""
-    style = {"color": _DRAWN, "linewidth": 1.5, "solid_capstyle": "butt"}
     if kind == "ARROW":
         axes.annotate(
             "",
@@ -294,11 +207,11 @@ def _draw_stroke(axes: Axes, kind: str, points: FloatArray) -> None:
         )
     elif kind in {"LINE", "BIDIMENSIONAL"}:
         for start, end in points.reshape(-1, 2, 2):
-            axes.plot(*np.stack([start, end]).T, **style)
+            axes.plot(*np.stack([start, end]).T, color=_DRAWN, linewidth=1.5)
             _draw_ticks(axes, start, end)
     else:
         closed = np.vstack([points, points[:1]])
-        axes.plot(*closed.T, marker="+" if len(points) == 1 else None, markersize=9, **style)
+        axes.plot(*closed.T, marker="+" if len(points) == 1 else None, markersize=9, color=_DRAWN, linewidth=1.5)
 
 
 def _draw_ticks(axes: Axes, start: FloatArray, end: FloatArray) -> None:
@@ -320,7 +233,7 @@ def _draw_letters(axes: Axes, plane: _Plane, size: float) -> None:
         (0.5, 0.02, "center", "bottom"),
     )
     for letter, (x, y, ha, va) in zip(plane.letters, places, strict=True):
-        _label(axes, x, y, letter, size, ha, va, _INK)
+        _label(axes, (x, y), letter, size, ha=ha, va=va)
 
 
 def _draw_scale(axes: Axes, half: float, size: float) -> None:
@@ -328,20 +241,19 @@ def _draw_scale(axes: Axes, half: float, size: float) -> None:
     length = 10.0 if half < 60 else 50.0
     fraction = length / (2 * half)
     axes.plot([0.975 - fraction, 0.975], [0.035, 0.035], color=_INK, linewidth=2, transform=axes.transAxes)
-    _label(axes, 0.975 - fraction / 2, 0.05, f"{length:.0f} mm", size * 0.85, "center", "bottom", _INK)
+    _label(axes, (0.975 - fraction / 2, 0.05), f"{length:.0f} mm", size * 0.85, ha="center", va="bottom")
 
 
-def _label(axes: Axes, x: float, y: float, text: str, size: float, ha: str, va: str, colour: str) -> None:
-    from matplotlib import patheffects  # noqa: PLC0415 - needed by pictures only
+def _label(axes: Axes, at: tuple[float, float], text: str, size: float, *, ha: str, va: str) -> None:
+    from matplotlib import patheffects
 
     axes.text(
-        x,
-        y,
+        *at,
         text,
         transform=axes.transAxes,
         ha=ha,
         va=va,
-        color=colour,
+        color=_INK,
         fontsize=size,
         family=_FONT,
         weight="bold",
@@ -356,7 +268,7 @@ def _quoted(row: Mapping[str, Any], width: int, lines: int) -> str:
     return textwrap.fill(f"“{' '.join(phrase.split())}”", width, max_lines=lines, placeholder=" …”")
 
 
-def _facts(scene: _Scene) -> str:
+def _facts(scene: Scene) -> str:
     """Measurements and origin in one line."""
     row = scene.row
     parts = [
@@ -369,7 +281,7 @@ def _facts(scene: _Scene) -> str:
     return "   ·   ".join(part for part in parts if part)
 
 
-def _short_facts(scene: _Scene) -> str:
+def _short_facts(scene: Scene) -> str:
     row = scene.row
     parts = [_reported(row), *_drawn(row), f"mask {row['quality']['recist_mm']:.1f} mm"]
     return " · ".join(part for part in parts if part)
@@ -385,7 +297,7 @@ def _drawn(row: Mapping[str, Any]) -> list[str]:
     return [f"drawn {' × '.join(values)} mm"] if values else []
 
 
-def _badge(figure: Figure | SubFigure, scene: _Scene, x: float, y: float, *, size: float) -> None:
+def _badge(figure: Figure | SubFigure, scene: Scene, x: float, y: float, *, size: float) -> None:
     tier = str(scene.row["quality"]["tier"])
     figure.text(
         x,
@@ -419,21 +331,21 @@ def _text(figure: Figure | SubFigure, x: float, y: float, text: str, *, size: fl
 
 def _drawable(text: str) -> str:
     """Replace characters that the font lacks, which would warn and draw an empty box."""
-    from matplotlib import font_manager  # noqa: PLC0415 - needed by pictures only
+    from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont(_FONT))
     return "".join(c if c == "\n" or font.get_char_index(ord(c)) else "□" for c in text)
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, needed by pictures only
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=120, facecolor=_BACKGROUND)
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy, needed by pictures only
-    from PIL import Image  # noqa: PLC0415 - as above
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

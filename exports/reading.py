@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from exports.schema import VOXEL_COLUMNS, schema
 from exports.types import ExportError
@@ -53,8 +54,8 @@ def read_row(dataset_dir: Path | str, index: int) -> dict[str, Any]:
         If ``dataset_dir`` is not a dataset of this library.
 
     """
-    import nibabel  # noqa: PLC0415 - heavy, needed by few functions
-    from PIL import Image  # noqa: PLC0415 - as above
+    import nibabel
+    from PIL import Image
 
     left = index
     for file in map(pq.ParquetFile, _finding_files(dataset_dir)):
@@ -89,7 +90,7 @@ def fetch_volume(dataset_dir: Path | str, row: Mapping[str, Any]) -> nibabel.Nif
         If no volume was published for the row, or its shard is missing.
 
     """
-    import nibabel  # noqa: PLC0415 - heavy, needed by this function only
+    import nibabel
 
     shard, group = row["volume_shard"], row["volume_row_group"]
     if shard is None or group is None:
@@ -119,7 +120,7 @@ def with_arrays(dataset: AnyDataset) -> AnyDataset:
         A ``datasets.Dataset`` (decoded on access, ``with_transform``) or ``IterableDataset`` (``map``).
 
     """
-    import datasets  # noqa: PLC0415 - heavy, needed by this function only
+    import datasets
 
     if isinstance(dataset, datasets.IterableDataset):
         return dataset.map(_as_arrays, batched=True, batch_size=1)
@@ -128,7 +129,7 @@ def with_arrays(dataset: AnyDataset) -> AnyDataset:
 
 def _as_arrays(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Decoded columns of a batch to arrays."""
-    convert = {
+    convert: dict[str, Callable[[Any], NDArray[Any]]] = {
         "image": lambda image: np.asarray(image.dataobj, dtype=np.int16),
         "mask": lambda mask: np.asarray(mask.dataobj).astype(np.bool_),
         "affine_ras": lambda affine: np.asarray(affine, dtype=np.float64),

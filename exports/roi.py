@@ -80,7 +80,7 @@ def _content(bbox: Sequence[int], points_index: ArrayLike, shape: NDArray[np.int
     box = np.asarray(bbox, dtype=np.int64)
     if box.shape != (6,) or (box[:3] >= box[3:]).any() or (box[:3] < 0).any() or (box[3:] > shape).any():
         raise ExportError(
-            f"bbox must be lower then upper (slice, row, column) inside a volume of {shape.tolist()}, got {box.tolist()}"
+            f"bbox must be lower then upper (slice, row, column) inside {shape.tolist()}, got {box.tolist()}"
         )
     points = np.asarray(points_index, dtype=np.float64).reshape(-1, 3)
     if not np.isfinite(points).all():

@@ -259,7 +259,7 @@ def nifti_bytes(voxels: NDArray[np.int16] | NDArray[np.uint8], affine_ras: NDArr
         If the affine is sheared: NIfTI's qform, ITK and SimpleITK cannot represent it.
 
     """
-    import nibabel  # noqa: PLC0415 - heavy, needed by writers only
+    import nibabel
 
     if affine_ras.shape != (4, 4) or not np.isfinite(affine_ras).all() or not is_orthogonal(affine_ras):
         raise ExportError("affine_ras must be a finite, orthogonal 4x4 matrix; resample a tilted series first")

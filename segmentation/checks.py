@@ -28,7 +28,7 @@ END_NEAR_RIM = 0.15
 """An end of the line lies within this share of its length (two pixels at least) of the mask's rim on that slice."""
 
 LEAK_VOLUME = 3.0
-"""Volume over that of a sphere on the longest drawn diameter: few lesions are rounder than a sphere, none three times."""
+"""Volume over that of a sphere on the longest drawn diameter: a lesion is hardly rounder than it."""
 LEAK_EXTENT_Z = 2.0
 """Extent along z over the line: 1.41 is the mean of limb sarcomas, the longest kind measured here."""
 ARROW_REACH_MM = 10.0

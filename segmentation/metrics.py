@@ -8,6 +8,7 @@ covers it. One convention everywhere, so that the mask's and the reader's length
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +133,7 @@ def extent_mm(mask: BoolArray, direction: ArrayLike, spacing_mm: Sequence[float]
 
 
 def pixel_along(direction: FloatArray, row_mm: float, column_mm: float) -> float:
-    """Length of one pixel along a unit (x, y) direction: the spacing on an axis, their mean diagonal-wise between."""
+    """Length of one pixel along a unit (x, y) direction: the spacing on an axis, between the two off it."""
     return float(np.hypot(direction[0] * column_mm, direction[1] * row_mm))
 
 
@@ -194,10 +195,8 @@ def _longest_chord(section: BoolArray, spacing_mm: Sequence[float]) -> tuple[flo
     rim = section & ~ndi.binary_erosion(section)
     points = np.argwhere(rim)[:, ::-1] * np.array([column_mm, row_mm])
     if len(points) > 8:
-        try:
+        with suppress(QhullError):  # all on one line: the points themselves serve
             points = points[ConvexHull(points).vertices]
-        except QhullError:  # all on one line: the points themselves serve
-            pass
     offsets = points[:, None] - points[None]
     lengths = np.hypot(offsets[..., 0], offsets[..., 1])
     i, j = np.unravel_index(int(lengths.argmax()), lengths.shape)

@@ -164,16 +164,15 @@ def _crossing_chord(edge: FloatArray, start: FloatArray, end: FloatArray) -> tup
     inside &= along[right] <= length
     straight = inside & (slant <= np.tan(radians(10)) * width) & (width > 0)
     if straight.any():
-        i, j = np.unravel_index(int(np.where(straight, width, -1).argmax()), width.shape)
+        widest = int(np.where(straight, width, -1).argmax())
+        i, j = widest // len(right), widest % len(right)
     else:
         off_middle = np.abs(along - length / 2)
         i, j = int(off_middle[left].argmin()), int(off_middle[right].argmin())
     return edge[left[i]], edge[right[j]]
 
 
-def _arrow(
-    index: int, section: BoolArray, edge: FloatArray, rng: np.random.Generator, scale: FloatArray
-) -> Arrow:
+def _arrow(index: int, section: BoolArray, edge: FloatArray, rng: np.random.Generator, scale: FloatArray) -> Arrow:
     centroid = np.argwhere(section).mean(axis=0)[::-1] * scale
     target = edge[rng.integers(len(edge))]
     radius = float(np.hypot(*(target - centroid)))

@@ -57,6 +57,8 @@ class ClassicalSegmenter:
                 yield self._segment_one(job)
             except SegmentationError as error:
                 yield SegmentationFailure(job.job_id, "bad_prompt", str(error))
+            except ArithmeticError as error:
+                yield SegmentationFailure(job.job_id, "numerical", type(error).__name__)
 
     def _segment_one(self, job: SegmentationJob) -> Mask | SegmentationFailure:
         prompt = job.prompts[0]

@@ -17,7 +17,7 @@ from segmentation.classical.grid import HU_LIMIT, FloatArray
 from segmentation.ellipsoid import InPlaneEllipse, arrow_direction, require_on_volume
 from segmentation.types import Arrow, SegmentationError, Volume
 
-_AHEAD_MM = (0.0, 1.5, 3.0, 4.5, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 25.0, 32.0, 40.0, 50.0)
+_AHEAD_MM = (0.0, 1.5, 3.0, 4.5, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 25.0, 32.0, 40.0, 50.0, 62.0, 76.0)
 _TURNS_DEG = (-20.0, -10.0, 0.0, 10.0, 20.0)
 _PATCHES_MM = (1.3, 3.0, 7.0, 16.0)
 _N_ANGLES, _N_RADII, _MORE_RADII = 48, 26, 3
@@ -102,9 +102,7 @@ class _Sampler:
         return values
 
 
-def _centres(
-    head: tuple[float, float], u: tuple[float, float], patch: float, size_mm: tuple[float, float]
-) -> _Centres:
+def _centres(head: tuple[float, float], u: tuple[float, float], patch: float, size_mm: tuple[float, float]) -> _Centres:
     ahead, turns = np.meshgrid(
         [s for s in _AHEAD_MM if 0.5 * patch <= s <= 11 * patch], np.radians(_TURNS_DEG), indexing="ij"
     )
@@ -144,9 +142,9 @@ def _centre_statistics(
     """Median and robust standard deviation (at least `_MIN_NOISE_HU`) within the patch of each centre."""
     n = 64
     radius, turn = patch * np.sqrt((np.arange(n) + 0.5) / n), np.arange(n) * 2.399963
-    values = sampler(
-        centres.x[:, None] + radius * np.cos(turn), centres.y[:, None] + radius * np.sin(turn)
-    ).astype(np.float64)
+    values = sampler(centres.x[:, None] + radius * np.cos(turn), centres.y[:, None] + radius * np.sin(turn)).astype(
+        np.float64
+    )
     median = np.median(values, axis=1)
     spread = 1.48 * np.median(np.abs(values - median[:, None]), axis=1)
     return median, np.maximum(spread, _MIN_NOISE_HU)

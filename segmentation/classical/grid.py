@@ -70,42 +70,56 @@ def cut_grid(volume: Volume, ellipse: InPlaneEllipse) -> Grid:
     step_z = spacing[0] if spacing[0] >= 0.75 * step else step
     centre = (ellipse.slice_index * spacing[0], ellipse.centre_mm[1], ellipse.centre_mm[0])
     steps, reach = (step_z, step, step), (half_depth, half_width, half_width)
-    offsets, forward, backward, on_axis, origin, crop = [], [], [], [], [], []
-    for axis in range(3):
-        n = ceil(reach[axis] / steps[axis])
-        offset = np.arange(-n, n + 1) * steps[axis]
-        position = (centre[axis] + offset) / spacing[axis]
-        low, high = _voxel_range(position, volume.voxels.shape[axis])
-        coarsening = steps[axis] / spacing[axis]
-        blur = 0.45 * sqrt(coarsening**2 - 1) if coarsening > 1 + 1e-9 else 0.0
-        weights = _interpolation(position - low, high - low) @ _blur(high - low, blur)
-        forward.append((weights if axis == 0 else _blur(len(position), 0.3) @ weights).astype(np.float32))
-        voxel_at = (np.arange(low, high) * spacing[axis] - centre[axis]) / steps[axis] + n
-        backward.append(_interpolation(voxel_at, len(position)).astype(np.float32))
-        on_axis.append((position > -0.5) & (position < volume.voxels.shape[axis] - 0.5))
-        offsets.append(offset.astype(np.float32))
-        origin.append(low)
-        crop.append(slice(low, high))
-    voxels = np.clip(volume.voxels[tuple(crop)], -HU_LIMIT, HU_LIMIT).astype(np.float32)
-    image = _apply(voxels, (forward[0], forward[1], forward[2]))
-    z_on, y_on, x_on = on_axis
+    axes = [
+        _cut_axis(centre[i], steps[i], reach[i], spacing[i], volume.voxels.shape[i], in_plane=i > 0) for i in range(3)
+    ]
+    voxels = np.clip(volume.voxels[tuple(axis.crop for axis in axes)], -HU_LIMIT, HU_LIMIT).astype(np.float32)
+    over_z, over_y, over_x = axes
     return Grid(
-        image,
-        z_on[:, None, None] & y_on[:, None] & x_on,
-        *offsets,
+        image=_apply(voxels, (over_z.forward, over_y.forward, over_x.forward)),
+        on_image=over_z.on_image[:, None, None] & over_y.on_image[:, None] & over_x.on_image,
+        z=over_z.offset,
+        y=over_y.offset,
+        x=over_x.offset,
         step_z=step_z,
         step=step,
-        middle=len(offsets[0]) // 2,
-        origin=(origin[0], origin[1], origin[2]),
-        back=(backward[0], backward[1], backward[2]),
+        middle=len(over_z.offset) // 2,
+        origin=(over_z.crop.start, over_y.crop.start, over_x.crop.start),
+        back=(over_z.back, over_y.back, over_x.back),
     )
 
 
-def _voxel_range(position: NDArray[np.float64], size: int) -> tuple[int, int]:
-    """Half-open range of voxels that the grid spans, one at least."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Axis:
+    """One axis of the grid: offsets in millimetres, matrices to and from the voxels of ``crop``."""
+
+    offset: FloatArray
+    on_image: BoolArray
+    crop: slice
+    forward: FloatArray
+    back: FloatArray
+
+
+def _cut_axis(centre: float, step: float, reach: float, spacing: float, size: int, *, in_plane: bool) -> _Axis:
+    n = ceil(reach / step)
+    offset = np.arange(-n, n + 1, dtype=np.float64) * step
+    position = (centre + offset) / spacing
     low = min(max(int(np.floor(position[0])), 0), size - 1)
     high = max(min(int(np.ceil(position[-1])) + 1, size), low + 1)
-    return low, high
+    coarsening = step / spacing
+    weights = _interpolation(position - low, high - low)
+    if coarsening > 1 + 1e-9:
+        weights = weights @ _blur(high - low, 0.45 * sqrt(coarsening**2 - 1))
+    if in_plane:
+        weights = _blur(len(position), 0.3) @ weights
+    voxel_at = (np.arange(low, high, dtype=np.float64) * spacing - centre) / step + n
+    return _Axis(
+        offset=offset.astype(np.float32),
+        on_image=(position > -0.5) & (position < size - 0.5),
+        crop=slice(low, high),
+        forward=weights.astype(np.float32),
+        back=_interpolation(voxel_at, len(position)).astype(np.float32),
+    )
 
 
 def _interpolation(position: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -122,8 +136,6 @@ def _interpolation(position: NDArray[np.float64], size: int) -> NDArray[np.float
 
 def _blur(size: int, sigma: float) -> NDArray[np.float64]:
     """(size, size) Gaussian whose rows sum to one, so that a border neither darkens nor brightens."""
-    if sigma == 0:
-        return np.eye(size)
     distance = np.subtract.outer(np.arange(size), np.arange(size))
     weights = np.where(np.abs(distance) <= 4 * sigma + 0.5, np.exp(-0.5 * (distance / sigma) ** 2), 0)
     result: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)

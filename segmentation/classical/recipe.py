@@ -12,6 +12,7 @@ from math import log, pi, sqrt
 import numpy as np
 import scipy.ndimage as ndi
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from segmentation.classical.grid import BoolArray, FloatArray, Grid, cut_grid
 from segmentation.classical.walker import PRIOR_FLOOR, bin_of, evidence_table, posterior, random_walk
@@ -150,9 +151,7 @@ def _segment_slice(grid: Grid, bins: NDArray[np.intp], ellipse: InPlaneEllipse, 
     walked, lesion = prior, core
     for _ in range(2):
         target = posterior(prior, table[bins])
-        walked = random_walk(
-            image, target, steps_mm=(h, h), pull=_PULL_2D, inside=core, outside=outside, rtol=1e-4
-        )
+        walked = random_walk(image, target, steps_mm=(h, h), pull=_PULL_2D, inside=core, outside=outside, rtol=1e-4)
         lesion = ndi.binary_fill_holes(_part_with(walked > 0.5, core), _CROSS_2D)
         table = _table_from(bins, lesion, (h, h), a, on_image)
     return _Slice(prior, core, outside, table, walked, _signed_distance(lesion, (h, h)))
@@ -167,7 +166,7 @@ def _slice_prior(
     long = a * np.exp(spread.long * draws[0])
     short = np.minimum(b * np.exp(spread.short * draws[1]), spread.short_cap * long)
     shift_along, shift_across, exponent = 0.08 * 0.5 * a * draws[2], 0.08 * b * draws[3], draws[4]
-    prior = np.zeros_like(along)
+    prior: FloatArray = np.zeros_like(along)
     for i in range(len(long)):
         x = np.abs((along - shift_along[i]) / long[i])
         y = np.abs((across - shift_across[i]) / short[i])
@@ -243,14 +242,14 @@ def _volume_prior(grid: Grid, distance: FloatArray, up: float, down: float) -> F
     """Shrink the slice's section with height to nothing at the extents found, averaged over their uncertainty."""
     depth = float(distance.max())
     softness = 0.2 * depth + 0.3 * grid.step
-    prior = np.zeros((len(grid.z), *distance.shape), dtype=np.float32)
+    prior: FloatArray = np.zeros((len(grid.z), *distance.shape), dtype=np.float32)
     for k, z in enumerate(grid.z):
         for extent in (up if z > 0 else down) * _EXTENT_FACTORS:
             if abs(z) <= extent:
                 least = depth * (1 - sqrt(1 - (z / extent) ** 2))
-                prior[k] += 1 / (1 + np.exp((least - distance) / softness))
-    result: FloatArray = np.clip(prior / len(_EXTENT_FACTORS), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
-    return result
+                prior[k] += expit((distance - least) / softness)
+    prior = np.clip(prior / np.float32(len(_EXTENT_FACTORS)), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
+    return prior
 
 
 def _table_from(

@@ -30,8 +30,7 @@ def evidence_table(
 ) -> FloatArray:
     """Log odds of lesion against background per bin, from the bins of samples of both."""
     odds = _log_density(lesion, lesion_weights) - _log_density(background, None)
-    table: FloatArray = np.clip(odds, -EVIDENCE_LIMIT, EVIDENCE_LIMIT).astype(np.float32)
-    return table
+    return np.clip(odds, -EVIDENCE_LIMIT, EVIDENCE_LIMIT).astype(np.float32)
 
 
 def _log_density(bins: NDArray[np.intp], weights: FloatArray | None) -> NDArray[np.float64]:
@@ -43,8 +42,7 @@ def _log_density(bins: NDArray[np.intp], weights: FloatArray | None) -> NDArray[
 
 def posterior(prior: FloatArray, evidence: FloatArray) -> FloatArray:
     """Shape prior and evidence of the intensity, combined as log odds."""
-    result: FloatArray = 1 / (1 + (1 / prior - 1) * np.exp(-evidence))
-    return result
+    return np.asarray(1 / (1 + (1 / prior - 1) * np.exp(-evidence)), dtype=np.float32)
 
 
 def random_walk(
@@ -74,26 +72,26 @@ def random_walk(
     x: the probability of each grid point to belong to the lesion.
 
     """
-    size, shape = image.size, image.shape
+    size = image.size
     differences = [np.diff(image, axis=axis) for axis in range(image.ndim)]
     median = float(np.median(np.concatenate([np.abs(d).ravel() for d in differences])))
     scale = max(_MIN_SCALE_HU, 1.05 * median)
-    strength = np.where(inside | outside, np.float32(SEED_STRENGTH), np.float32(pull)).ravel()
-    goal = np.where(inside, np.float32(1), np.where(outside, np.float32(0), target)).ravel()
-    diagonal = strength.copy()
-    bands, offsets = [diagonal], [0]
+    strength: FloatArray = np.where(inside | outside, SEED_STRENGTH, pull).astype(np.float32).ravel()
+    goal: FloatArray = np.where(inside, 1, np.where(outside, 0, target)).astype(np.float32).ravel()
+    bands = np.zeros((2 * image.ndim + 1, size), dtype=np.float32)
+    offsets = [0]
+    bands[0] = strength
     for axis, difference in enumerate(differences):
         link = (0.02 + np.exp(-0.4 * (difference / scale) ** 2)) * (min(steps_mm) / steps_mm[axis]) ** 2
-        widths = [(0, 1) if a == axis else (0, 0) for a in range(image.ndim)]
-        weight = np.pad(link, widths).astype(np.float32).ravel()
-        stride = int(np.prod(shape[axis + 1 :], dtype=np.intp))
-        above = np.zeros(size, dtype=np.float32)
-        above[stride:] = weight[:-stride]
-        diagonal += weight + above
-        bands += [-above, -weight]
+        weight = np.pad(link, [(0, int(a == axis)) for a in range(image.ndim)]).ravel()
+        stride = int(np.prod(image.shape[axis + 1 :], dtype=np.intp))
+        # A band is indexed by column: entry (i, i + stride) stands at i + stride, entry (i + stride, i) at i.
+        above, below = bands[2 * axis + 1], bands[2 * axis + 2]
+        above[stride:] = -weight[:-stride]
+        below[:] = -weight
+        bands[0] -= above + below
         offsets += [stride, -stride]
-    system = dia_array((np.stack(bands), offsets), shape=(size, size))
-    jacobi = dia_array(((1 / diagonal)[None], [0]), shape=(size, size))
+    system: dia_array[np.float32] = dia_array((bands, np.array(offsets)), shape=(size, size))
+    jacobi: dia_array[np.float32] = dia_array((np.float32(1) / bands[:1], np.array([0])), shape=(size, size))
     solution, _ = cg(system, strength * goal, x0=goal, rtol=rtol, maxiter=150, M=jacobi)
-    result: FloatArray = solution.reshape(shape).astype(np.float32, copy=False)
-    return result
+    return np.asarray(solution, dtype=np.float32).reshape(image.shape)

@@ -70,7 +70,7 @@ def separable(values: FloatArray, weights: Sequence[FloatArray]) -> FloatArray:
     """Apply one matrix a axis to a 3D array."""
     result = values
     for matrix in reversed(weights):
-        result = np.moveaxis(np.tensordot(matrix, result, axes=(1, result.ndim - 1)), 0, 0)
+        result = np.tensordot(matrix, result, axes=(1, result.ndim - 1))
     return np.ascontiguousarray(result)
 
 
@@ -206,7 +206,7 @@ class Canvas:
         part = self.occupancy(level)
         target = self.hu[window.box]
         target += part * (hu - target)
-        self.labels[window.box][part > 0.5] = LABELS[label]
+        self.labels[window.box][np.broadcast_to(part, target.shape) > 0.5] = LABELS[label]
 
 
 @dataclass(frozen=True, slots=True)

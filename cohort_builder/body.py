@@ -1,0 +1,78 @@
+"""The middle of the body on one CT slice: what tells left from right for a point in the patient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmentation.geometry import FloatArray
+
+if TYPE_CHECKING:
+    from cohort_builder.pacs import Instance
+
+_TISSUE_HU = -300.0
+_WORKING_MM = 2.0  # the slice is thinned to about this grid
+_TABLE_MM = 6.0  # what is thinner than this (table, blanket, lines) is cut off
+_LEAST_BODY_MM2 = 4000.0
+
+
+def body_middle_mm(hounsfield: NDArray[np.floating], affine: FloatArray) -> float | None:
+    """LPS x of the body's middle on one slice, or None where it cannot be told.
+
+    The body is the largest piece above -300 HU after an opening that cuts off table and lines, its lungs and bowel
+    filled; its middle is its centroid, which a raised arm or a pleural effusion moves less than its extremes.
+
+    Parameters
+    ----------
+    hounsfield
+        (row, column) HU.
+    affine
+        Maps (0, row, column, 1) of the slice to LPS mm (``segmentation.geometry.slice_affine``).
+
+    Returns
+    -------
+    None when the image runs along neither rows nor columns from left to right (a sagittal slice), when the body touches
+    the border of the image at its left or right, or when no body is found.
+
+    """
+    from scipy import ndimage
+
+    spacing = np.linalg.norm(affine[:3, 1:3], axis=0)
+    across = affine[0, 1:3] / spacing
+    along_x = int(np.argmax(np.abs(across)))
+    if abs(across[along_x]) < 0.8:
+        return None
+    steps = np.maximum(1, np.round(_WORKING_MM / spacing)).astype(int)
+    tissue = hounsfield[:: steps[0], :: steps[1]] > _TISSUE_HU
+    grid = spacing * steps
+    cut = max(1, round(_TABLE_MM / 2 / float(grid.mean())))
+    opened = ndimage.binary_opening(np.pad(tissue, cut, mode="edge"), iterations=cut)[cut:-cut, cut:-cut]
+    pieces, count = ndimage.label(opened)
+    if count == 0:
+        return None
+    body = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    filled = ndimage.binary_fill_holes(body)
+    if float(filled.sum() * grid.prod()) < _LEAST_BODY_MM2:
+        return None
+    if np.take(filled, [0, -1], axis=along_x).any():
+        return None
+    row, column = np.argwhere(filled).mean(axis=0) * steps
+    return float(affine[0, 3] + affine[0, 1] * row + affine[0, 2] * column)
+
+
+def read_slice_hu(instance: Instance) -> NDArray[np.float64] | None:
+    """(row, column) HU of a single-frame CT image, or None where its pixels cannot be read."""
+    import pydicom
+
+    try:
+        dataset = pydicom.dcmread(instance.path)
+        pixels = np.asarray(dataset.pixel_array, dtype=np.float64)
+    except (OSError, ValueError, AttributeError, KeyError, RuntimeError, NotImplementedError, EOFError):
+        return None
+    if pixels.ndim != 2:
+        return None
+    slope = 1.0 if instance.rescale_slope is None else instance.rescale_slope
+    intercept = 0.0 if instance.rescale_intercept is None else instance.rescale_intercept
+    return pixels * slope + intercept

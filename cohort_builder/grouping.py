@@ -1,0 +1,271 @@
+"""Which strokes lie on the same thing: geometry in patient space, millimetres, one frame of reference.
+
+Every measured stroke is read as an ellipsoid: long axis as drawn; short axis as drawn, or 0.7 of the long one for a
+lone line (the usual ratio); across the slices their mean; each widened by what drawing and slicing blur. Two strokes
+are on the same thing when the centre of each lies well inside the other's ellipsoid and their sizes are alike. Centres
+of neighbours that touch lie on each other's rim or beyond, so they stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import inf
+
+import numpy as np
+
+from cohort_builder.types import AnnotationKind, LocatedAnnotation, Point3D
+from segmentation.geometry import FloatArray
+
+_INSIDE, _INSIDE_LOOSE = 0.75, 1.0  # radii from centre to centre: to join two strokes; to belong to one lesion
+_ALIKE, _ALIKE_LOOSE = 0.5, 0.4  # smaller over larger long axis
+_COINCIDENT = 0.15
+_SHORT_OVER_LONG = 0.7
+_DRAWING_MM = 1.0
+_ARROW_REACH_MM = 10.0  # how far before the lesion an arrow's head may stop
+_ARROWS_APART_MM = 4.0
+_LEAST_CROSSING = 0.1  # axes of a pair cross away from their ends
+_PERPENDICULAR_COS = 0.34  # within 20 degrees
+
+POINTING = frozenset({AnnotationKind.ARROW, AnnotationKind.POINTER})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stroke:
+    """One measurement or arrow, and the annotations it was made of (two for a pair drawn as two lines).
+
+    ``frame`` is (3, 3): the rows are the unit directions of the long axis, the short axis and the slice normal;
+    ``radii_mm`` are the half axes along them. Both are None for arrows. ``centre`` is the head of an arrow.
+    """
+
+    members: tuple[LocatedAnnotation, ...]
+    centre: FloatArray
+    frame: FloatArray | None = None
+    radii_mm: FloatArray | None = None
+
+    @property
+    def located(self) -> LocatedAnnotation:
+        """The annotation to segment from."""
+        return self.members[0]
+
+    @property
+    def key(self) -> tuple[str, tuple[Point3D, ...]]:
+        """Fixes the order among strokes, whatever order they came in."""
+        return self.located.annotation.annotation_id, self.located.points_lps_mm
+
+
+def strokes_of(located: Sequence[LocatedAnnotation]) -> list[Stroke]:
+    """One stroke for each annotation, but one for two lines that the same hand drew as the axes of a pair.
+
+    The axes of a pair: two lines on one image from one presentation state (or one group), within 20 degrees of
+    perpendicular, crossing away from their ends. The best such partners are joined, each line once.
+    """
+    ordered = sorted(located, key=lambda item: (item.annotation.annotation_id, item.points_lps_mm))
+    lines = [item for item in ordered if item.annotation.kind is AnnotationKind.LINE]
+    pairs = [(quality, a, b) for a, b in combinations(lines, 2) if (quality := _axes_of_pair(a, b)) is not None]
+    taken: set[int] = set()
+    strokes = []
+    for _, a, b in sorted(pairs, key=lambda pair: pair[0]):
+        if not taken & {id(a), id(b)}:
+            taken |= {id(a), id(b)}
+            long, short = (a, b) if a.diameters_mm[0] >= b.diameters_mm[0] else (b, a)
+            strokes.append(_stroke((_pair(long, short), short)))
+    return strokes + [_stroke((item,)) for item in ordered if id(item) not in taken]
+
+
+def same_thing(strokes: Sequence[Stroke]) -> list[list[Stroke]]:
+    """Partition ``strokes`` (one study, one frame of reference) into lesions; independent of their order.
+
+    Measured strokes join pair by pair, closest first. Two groups become one only if *every* stroke of one is within
+    looser bounds of every stroke of the other, so a chain of neighbours does not grow together. Then an arrow joins the
+    one lesion that its head lies in or, if in none, that its ray enters within 10 mm; one that could mean two stays
+    alone. Arrows of two presentation states whose heads almost touch are one.
+    """
+    ordered = sorted(strokes, key=lambda stroke: stroke.key)
+    lesions = _join([stroke for stroke in ordered if stroke.frame is not None])
+    for arrows in _join([stroke for stroke in ordered if stroke.frame is None]):
+        inside, ahead = set[int](), set[int]()
+        for k, lesion in enumerate(lesions):
+            reached = [
+                _distance_along(arrow, stroke) for arrow in arrows for stroke in lesion if stroke.frame is not None
+            ]
+            if any(distance == 0 for distance in reached):
+                inside.add(k)
+            if any(distance <= _ARROW_REACH_MM for distance in reached):
+                ahead.add(k)
+        meant = inside or ahead
+        if len(meant) == 1:
+            lesions[meant.pop()] += arrows
+        else:
+            lesions.append(arrows)
+    return lesions
+
+
+def _join(strokes: Sequence[Stroke]) -> list[list[Stroke]]:
+    apart = {(i, j): _apart(strokes[i], strokes[j]) for i, j in combinations(range(len(strokes)), 2)}
+    group = {i: [i] for i in range(len(strokes))}
+    for i, j in sorted(apart, key=lambda pair: (apart[pair][0], pair)):
+        distance, loose = apart[i, j]
+        if not distance <= _INSIDE or group[i] is group[j] or not loose:
+            continue
+        if all(apart[min(a, b), max(a, b)][1] for a in group[i] for b in group[j]):
+            joined = group[i] + group[j]
+            group.update(dict.fromkeys(joined, joined))
+    unique = {id(members): members for members in group.values()}
+    return [[strokes[i] for i in sorted(members)] for members in unique.values()]
+
+
+def _apart(a: Stroke, b: Stroke) -> tuple[float, bool]:
+    """Distance of the centres in radii (inf: never to be joined directly), and whether one lesion may hold both."""
+    if a.frame is None or b.frame is None:
+        return _arrows_apart(a, b)
+    distance = max(_in_radii(a, b.centre), _in_radii(b, a.centre))
+    sizes = sorted(float(stroke.radii_mm[0]) for stroke in (a, b) if stroke.radii_mm is not None)
+    alike = sizes[0] / sizes[1]
+    if _same_hand(a, b) and _same_image(a, b) and distance > _COINCIDENT and not _strokes_cross(a, b):
+        return inf, False  # nobody measures one thing twice, side by side, on one image
+    loose = distance <= _INSIDE_LOOSE and alike >= _ALIKE_LOOSE
+    return (distance if alike >= _ALIKE else inf), loose
+
+
+def _arrows_apart(a: Stroke, b: Stroke) -> tuple[float, bool]:
+    normal = np.asarray(a.located.slice_normal_lps)
+    away = b.centre - a.centre
+    across = abs(float(away @ normal))
+    in_plane = float(np.linalg.norm(away - (away @ normal) * normal))
+    thickness = max(a.located.slice_thickness_mm, b.located.slice_thickness_mm)
+    close = in_plane <= _ARROWS_APART_MM and across <= 1.5 * thickness
+    if (_same_hand(a, b) and in_plane + across > 0) or not close:
+        return inf, False
+    return _INSIDE * in_plane / _ARROWS_APART_MM, True
+
+
+def _same_hand(a: Stroke, b: Stroke) -> bool:
+    first, second = a.located.annotation, b.located.annotation
+    same_group = first.drawn_by_group is not None and first.drawn_by_group == second.drawn_by_group
+    return same_group or first.source.sop_instance_uid == second.source.sop_instance_uid
+
+
+def _same_image(a: Stroke, b: Stroke) -> bool:
+    first, second = a.located.annotation, b.located.annotation
+    return (first.sop_instance_uid, first.frame_number) == (second.sop_instance_uid, second.frame_number)
+
+
+def _strokes_cross(a: Stroke, b: Stroke) -> bool:
+    return any(_crossing(p, q) is not None for p in _segments(a.located) for q in _segments(b.located))
+
+
+def _segments(located: LocatedAnnotation) -> list[FloatArray]:
+    """The straight lines of a stroke, each (2, 3) LPS mm."""
+    points = np.asarray(located.points_lps_mm, dtype=np.float64)
+    if located.annotation.kind in {AnnotationKind.LINE, AnnotationKind.BIDIMENSIONAL, AnnotationKind.ELLIPSE}:
+        return [points[i : i + 2] for i in range(0, len(points) - 1, 2)]
+    return []
+
+
+def _crossing(first: FloatArray, second: FloatArray) -> tuple[float, float] | None:
+    """Where two coplanar (2, 3) segments cross, as fractions of their lengths; None where they do not."""
+    u, v, w = first[1] - first[0], second[1] - second[0], second[0] - first[0]
+    uu, vv, uv = float(u @ u), float(v @ v), float(u @ v)
+    determinant = uu * vv - uv * uv
+    if determinant <= 1e-9 * uu * vv:
+        return None
+    s = (float(w @ u) * vv - float(w @ v) * uv) / determinant
+    t = (float(w @ u) * uv - float(w @ v) * uu) / determinant
+    return (s, t) if 0 <= s <= 1 and 0 <= t <= 1 else None
+
+
+def _axes_of_pair(a: LocatedAnnotation, b: LocatedAnnotation) -> tuple[float, str, str] | None:
+    """How well two lines serve as the axes of one pair (small is good), with ids to break ties; None if not at all."""
+    first, second = a.annotation, b.annotation
+    same_hand = first.source.sop_instance_uid == second.source.sop_instance_uid or (
+        first.drawn_by_group is not None and first.drawn_by_group == second.drawn_by_group
+    )
+    if not same_hand or (first.sop_instance_uid, first.frame_number) != (second.sop_instance_uid, second.frame_number):
+        return None
+    p, q = np.asarray(a.points_lps_mm), np.asarray(b.points_lps_mm)
+    crossing = _crossing(p, q)
+    if crossing is None or any(not _LEAST_CROSSING <= at <= 1 - _LEAST_CROSSING for at in crossing):
+        return None
+    u, v = p[1] - p[0], q[1] - q[0]
+    cosine = abs(float(u @ v)) / float(np.linalg.norm(u) * np.linalg.norm(v))
+    if cosine > _PERPENDICULAR_COS:
+        return None
+    off_centre = abs(crossing[0] - 0.5) + abs(crossing[1] - 0.5)
+    return cosine + off_centre, first.annotation_id, second.annotation_id
+
+
+def _pair(long: LocatedAnnotation, short: LocatedAnnotation) -> LocatedAnnotation:
+    """The bi-dimensional measurement that two lines make; it keeps the identity of the long one."""
+    annotation = replace(
+        long.annotation,
+        kind=AnnotationKind.BIDIMENSIONAL,
+        points=long.annotation.points + short.annotation.points,
+        source=replace(long.annotation.source, rule="crossing_lines"),
+        stated_mm=long.annotation.stated_mm + short.annotation.stated_mm,
+        label="\n".join(text for text in (long.annotation.label, short.annotation.label) if text),
+    )
+    return replace(
+        long,
+        annotation=annotation,
+        diameters_mm=(long.diameters_mm[0], short.diameters_mm[0]),
+        points_lps_mm=long.points_lps_mm + short.points_lps_mm,
+    )
+
+
+def _stroke(members: tuple[LocatedAnnotation, ...]) -> Stroke:
+    located = members[0]
+    points = np.asarray(located.points_lps_mm, dtype=np.float64)
+    if located.annotation.kind in POINTING:
+        return Stroke(members, points[-1])
+    long = max(
+        _segments(located) or [_farthest(points)], key=lambda segment: float(np.linalg.norm(np.diff(segment, axis=0)))
+    )
+    length = float(np.linalg.norm(long[1] - long[0]))
+    u = (long[1] - long[0]) / length
+    normal = np.asarray(located.slice_normal_lps, dtype=np.float64)
+    v = np.cross(normal, u)
+    width = float(np.ptp(points @ v)) if len(points) > 2 else _SHORT_OVER_LONG * length
+    half = np.array([length, width, (length + width) / 2]) / 2
+    radii = half + _DRAWING_MM + np.array([0.0, 0.0, located.slice_thickness_mm])
+    return Stroke(members, points.mean(axis=0), np.array([u, v, normal]), radii)
+
+
+def _farthest(points: FloatArray) -> FloatArray:
+    """The two points (2, 3) that lie farthest apart."""
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    return points[list(np.unravel_index(int(apart.argmax()), apart.shape))]
+
+
+def _in_radii(stroke: Stroke, point: FloatArray) -> float:
+    """Distance of ``point`` from the stroke's centre in units of its ellipsoid: 1 is the rim."""
+    return float(np.linalg.norm(_to_unit_ball(stroke, point - stroke.centre)))
+
+
+def _to_unit_ball(stroke: Stroke, vector: FloatArray) -> FloatArray:
+    if stroke.frame is None or stroke.radii_mm is None:
+        raise ValueError("an arrow has no ellipsoid")
+    result: FloatArray = (stroke.frame @ vector) / stroke.radii_mm
+    return result
+
+
+def _distance_along(arrow: Stroke, stroke: Stroke) -> float:
+    """How far ahead of its head, in mm, an arrow enters the stroke's ellipsoid: 0 inside, inf never.
+
+    A pointer has no direction: it enters only where it stands.
+    """
+    at = _to_unit_ball(stroke, arrow.centre - stroke.centre)
+    c = float(at @ at) - 1
+    if c <= 0:
+        return 0.0
+    points = np.asarray(arrow.located.points_lps_mm, dtype=np.float64)
+    if len(points) < 2 or arrow.located.annotation.kind is not AnnotationKind.ARROW:
+        return inf
+    ahead = (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
+    step = _to_unit_ball(stroke, ahead)
+    a, b = float(step @ step), float(at @ step)
+    root = b * b - a * c
+    if root < 0 or b >= 0:
+        return inf
+    return (-b - float(np.sqrt(root))) / a

@@ -1,0 +1,64 @@
+"""Our own term lists (``nlp/terms/*.txt``) with their plural and hyphenated spellings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Literal
+
+TermList = Literal["observations", "modifiers", "anatomy", "structures"]
+
+_ENTRY = re.compile(r"(?P<canonical>[^|>]+?)\s*(?:>=\s*(?P<minimum>\d+))?\s*(?:\|(?P<others>.*))?")
+_LATIN_PLURALS = (("is", "es"), ("um", "a"), ("ma", "mata"), ("us", "i"), ("ix", "ices"))
+_MIN_STEM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One entry of a list. ``minimum_mm`` is the shortest length that a structure plausibly has (0: any)."""
+
+    canonical: str
+    minimum_mm: float = 0.0
+
+
+@cache
+def load_terms(name: TermList) -> MappingProxyType[str, Term]:
+    """Every spelling of a list, lower case and with single spaces or hyphens, to its entry."""
+    terms: dict[str, Term] = {}
+    for line in files("nlp.terms").joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        entry = _ENTRY.fullmatch(line.strip())
+        if entry is None or line.startswith("#"):
+            continue
+        term = Term(entry["canonical"], float(entry["minimum"] or 0))
+        written = [term.canonical, *(other.strip() for other in (entry["others"] or "").split("|"))]
+        for spelling in filter(None, written):
+            for form in _forms(spelling.lower()):
+                terms.setdefault(form, term)
+    return MappingProxyType(terms)
+
+
+def alternation(spellings: Iterable[str]) -> str:
+    """A regular expression, without a group name, that matches any spelling: the longest first, spaces as hyphens."""
+    ordered = sorted(set(spellings), key=lambda spelling: (-len(spelling), spelling))
+    return "(?:" + "|".join(re.sub(r"\\? |\\-", r"[\\s-]+", re.escape(spelling)) for spelling in ordered) + ")"
+
+
+def _forms(spelling: str) -> set[str]:
+    """Singular and plural, with spaces and with hyphens."""
+    forms = {spelling, _plural(spelling)}
+    for singular, plural in _LATIN_PLURALS:
+        if spelling.endswith(singular) and len(spelling) > len(singular) + _MIN_STEM:
+            forms.add(spelling.removesuffix(singular) + plural)
+    return forms | {form.replace(" ", "-") for form in forms} | {form.replace("-", " ") for form in forms}
+
+
+def _plural(spelling: str) -> str:
+    if spelling.endswith(("s", "x", "sh", "ch")):
+        return spelling + "es"
+    if spelling.endswith("y") and spelling[-2] not in "aeiou":
+        return spelling[:-1] + "ies"
+    return spelling + "s"

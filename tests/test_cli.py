@@ -1,0 +1,91 @@
+"""The command line: exit codes, help, and messages that say what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cohort_builder.cli import main
+
+VERBS = ["demo", "build", "show", "audit"]
+
+
+@pytest.fixture(autouse=True)
+def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own key out of the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"example: cohort {verb}" in capsys.readouterr().out
+
+
+def test_no_verb_prints_the_help_and_is_a_bad_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    err = capsys.readouterr().err
+    assert all(verb in err for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["build"], ["build", "r.csv", "pacs"], ["demo", "--patients", "0"], ["demo", "--patients", "x"]],
+)
+def test_bad_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: cohort" in capsys.readouterr().err
+
+
+def build(tmp_path: Path, reports: Path, export: Path, *more: str) -> int:
+    return main(["build", str(reports), str(export), "-o", str(tmp_path / "out"), "-q", *more])
+
+
+def test_a_missing_export_exits_1_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reports = tmp_path / "reports.csv"
+    reports.write_text("report_id,text\n1,Normal.\n")
+    assert build(tmp_path, reports, tmp_path / "nowhere") == 1
+    assert "cohort: " in capsys.readouterr().err
+
+
+def test_an_empty_export_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reports = tmp_path / "reports.csv"
+    reports.write_text("report_id,text\n1,Normal.\n")
+    (tmp_path / "pacs").mkdir()
+    assert build(tmp_path, reports, tmp_path / "pacs") == 1
+    assert "DICOM" in capsys.readouterr().err
+
+
+def test_a_wrong_configuration_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "cohort.toml"
+    config.write_text("nonsense = 1\n")
+    assert build(tmp_path, tmp_path / "r.csv", tmp_path / "pacs", "--config", str(config)) == 2
+    assert "unknown keys ['nonsense']" in capsys.readouterr().err
+
+
+def test_show_of_a_folder_without_a_cohort_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(tmp_path)]) == 2
+    assert "no finished cohort" in capsys.readouterr().err
+
+
+def test_a_foreign_folder_is_never_built_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").write_text("precious")
+    assert build(tmp_path, tmp_path / "r.csv", tmp_path) == 2
+    assert "other things in it" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.docx"]
+
+
+def test_the_installed_command_runs() -> None:
+    command = Path(sys.executable).with_name("cohort")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 0
+    assert "build" in done.stdout

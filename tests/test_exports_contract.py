@@ -1,0 +1,504 @@
+"""What is written loads as it was: bit for bit, in a fresh process, and never somebody else's rows."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import AFFINE, PHRASE, SHAPE, SPACING, finding, placed, report, volume
+
+from exports import (
+    CardInfo,
+    ExportError,
+    FindingRecord,
+    ShardWriter,
+    assemble,
+    choose_roi,
+    fetch_volume,
+    read_findings,
+    read_row,
+    write_dataset,
+)
+from exports.schema import FOLDERS, nifti_bytes, schema
+
+Published = tuple[Path, list[FindingRecord], list[FindingRecord]]
+VOLUMES = {seed: volume(seed) for seed in range(3)}
+
+
+def fresh(script: str, cache: Path, *arguments: object) -> Any:
+    """Run ``script`` in a new Python with an empty ``datasets`` cache of its own; what it prints last is JSON."""
+    environment = os.environ | {
+        "HF_HOME": str(cache),
+        "HF_DATASETS_CACHE": str(cache / "datasets"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
+    source = "import json, sys\nfrom datasets import load_dataset\n" + textwrap.dedent(script)
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write_shard(directory: Path, split: str, number: int, count: int, seed: int) -> tuple[FindingRecord, FindingRecord]:
+    """One patient: a volume, two lesions on it (one said), a report."""
+    source = VOLUMES[seed]
+    said, unsaid = finding(source, 0), finding(source, 1, said=False, centre_mm=(86.0, 44.0, 70.0))
+    with ShardWriter(directory, split, number, count) as writer:
+        place = writer.add_volume(source)
+        said, unsaid = (placed(record, place.shard, place.row_group) for record in (said, unsaid))
+        writer.add_finding(said)
+        writer.add_finding(unsaid)
+        writer.add_report(report(source))
+    return said, unsaid
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
+    """Two train shards and a test shard, assembled."""
+    root = tmp_path_factory.mktemp("published")
+    shards = [("train", 0, 2), ("train", 1, 2), ("test", 0, 1)]
+    pairs = [write_shard(root / f"shard{n}", *shard, seed=n) for n, shard in enumerate(shards)]
+    skipped = [{"stage": "link", "item": "k1", "reason": "AMBIGUOUS", "detail": "two lesions fit"}]
+    card = CardInfo(title="Test", software="cohort-builder 0")
+    assemble([root / f"shard{n}" for n in range(3)], root / "dataset", card=card, skipped=skipped)
+    yield root / "dataset", [said for said, _ in pairs], [unsaid for _, unsaid in pairs]
+    shutil.rmtree(root)
+
+
+LOAD_EVERYTHING = """
+import hashlib, numpy as np
+from exports import with_arrays, fetch_volume
+directory = sys.argv[1]
+
+def facts(row):
+    image, mask = row["image"], row["mask"]
+    return {
+        "lesion": row["lesion_id"], "phrase": row["phrase"], "link": row["link"], "quality": row["quality"],
+        "measurements": row["measurements"], "annotations": row["annotations"], "engine": row["engine"],
+        "shapes": [list(image.shape), list(mask.shape), row["roi_shape_ijk"]],
+        "same_affine": bool((image.affine == mask.affine).all()),
+        "affine_error": float(np.abs(image.affine - np.array(row["affine_ras"])).max()),
+        "affine": row["affine_ras"],
+        "dtypes": [str(np.asarray(image.dataobj).dtype), str(np.asarray(mask.dataobj).dtype)],
+        "image": hashlib.sha256(np.ascontiguousarray(image.dataobj).tobytes()).hexdigest(),
+        "mask": hashlib.sha256(np.ascontiguousarray(mask.dataobj).tobytes()).hexdigest(),
+        "preview": list(row["preview"].size),
+    }
+
+def is_crop(row):
+    whole = fetch_volume(directory, row)
+    window = tuple(slice(o, o + n) for o, n in zip(row["roi_origin_ijk"], row["roi_shape_ijk"]))
+    return bool((np.asarray(whole.dataobj)[window] == np.asarray(row["image"].dataobj)).all())
+
+out = {"splits": {}}
+for config in ("findings", "lesions", "volumes", "reports"):
+    loaded = load_dataset(directory, config)
+    out["splits"][config] = {name: len(split) for name, split in loaded.items()}
+    info = loaded["train"].info.splits
+    out.setdefault("num_bytes", {})[config] = {name: split.num_bytes for name, split in info.items()}
+    streamed = load_dataset(directory, config, streaming=True)
+    out.setdefault("streamed", {})[config] = {name: sum(1 for _ in split) for name, split in streamed.items()}
+default = load_dataset(directory)
+out["findings"] = [facts(row) for split in ("train", "test") for row in default[split]]
+out["lesions"] = [facts(row) for row in load_dataset(directory, "lesions", split="train")]
+out["streamed_rows"] = [facts(row) for row in load_dataset(directory, split="train", streaming=True)]
+out["crops"] = [is_crop(row) for row in load_dataset(directory, "lesions", split="train+test")]
+out["report"] = load_dataset(directory, "reports", split="test")[0]
+series = load_dataset(directory, "volumes", split="test")[0]
+out["volume"] = {name: series[name] for name in ("series_id", "shape_ijk", "acquisition", "voxel_sha256")}
+voxels = np.asarray(series["image"].dataobj)
+out["volume"]["again"] = hashlib.sha256(voxels.astype("<i2").tobytes(order="F")).hexdigest()
+arrays = [with_arrays(default["train"])[0], next(iter(with_arrays(load_dataset(directory, split="train", streaming=True))))]
+out["arrays"] = [
+    [str(row["image"].dtype), str(row["mask"].dtype), str(row["affine_ras"].dtype), list(row["affine_ras"].shape),
+     hashlib.sha256(np.ascontiguousarray(row["image"]).tobytes()).hexdigest()] for row in arrays
+]
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(published: Published, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    result: dict[str, Any] = fresh(LOAD_EVERYTHING, tmp_path_factory.mktemp("hf"), published[0])
+    return result
+
+
+def sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def test_every_config_loads_whole_and_streamed(loaded: dict[str, Any]) -> None:
+    expected = {
+        "findings": {"train": 2, "test": 1},
+        "lesions": {"train": 4, "test": 2},
+        "volumes": {"train": 2, "test": 1},
+        "reports": {"train": 2, "test": 1},
+    }
+    assert loaded["splits"] == expected
+    assert loaded["streamed"] == expected
+
+
+def test_rows_come_back_bit_for_bit(loaded: dict[str, Any], published: Published) -> None:
+    _, said, unsaid = published
+    by_lesion = {record.lesion_id: record for record in said + unsaid}
+    rows = loaded["findings"] + loaded["lesions"] + loaded["streamed_rows"]
+    assert len(rows) == 3 + 4 + 2
+    for row in rows:
+        record = by_lesion[row["lesion"]]
+        assert row["image"] == sha256(record.image)
+        assert row["mask"] == sha256(record.mask)
+        assert row["dtypes"] == ["int16", "uint8"]
+        assert row["shapes"] == [list(record.image.shape)] * 3
+        assert row["same_affine"]
+        assert row["affine"] == record.affine_ras.tolist()
+        assert row["affine_error"] < 1e-4
+        assert row["annotations"][0]["points_ijk"] == [list(point) for point in record.annotations[0].points_ijk]
+        assert row["quality"]["flags"] == ["LEAK"]
+
+
+def test_a_lesion_nobody_mentioned_has_null_phrase_columns(loaded: dict[str, Any]) -> None:
+    said = [row for row in loaded["lesions"] if row["phrase"] is not None]
+    unsaid = [row for row in loaded["lesions"] if row["phrase"] is None]
+    assert len(said) == len(unsaid) == 2
+    assert all(row["link"] is None and row["measurements"] is None for row in unsaid)
+    assert said[0]["phrase"] == PHRASE
+    assert said[0]["link"]["evidence"] == [{"term": "size", "log_odds": 4.5}, {"term": "side", "log_odds": 0.75}]
+    assert [m["value_mm"] for m in said[0]["measurements"]] == [17.0, 12.0]
+
+
+def test_the_region_is_a_crop_of_its_volume(loaded: dict[str, Any]) -> None:
+    assert loaded["crops"] == [True] * 6
+    assert loaded["volume"]["voxel_sha256"] == loaded["volume"]["again"]
+    assert loaded["volume"]["shape_ijk"] == list(SHAPE)
+    assert {"name": "kvp", "value": "120"} in loaded["volume"]["acquisition"]
+
+
+def test_a_report_keeps_its_spans(loaded: dict[str, Any]) -> None:
+    row = loaded["report"]
+    linked, negated = row["phrases"]
+    assert row["text"][linked["start"] : linked["end"]] == PHRASE
+    assert (linked["outcome"], negated["outcome"], negated["lesion_id"]) == ("LINKED", "NEGATED", None)
+
+
+def test_with_arrays_gives_exact_arrays_whole_and_streamed(loaded: dict[str, Any], published: Published) -> None:
+    assert loaded["arrays"] == [["int16", "bool", "float64", [4, 4], sha256(published[1][0].image)]] * 2
+
+
+def test_the_card_states_the_bytes_that_datasets_counts(loaded: dict[str, Any], published: Published) -> None:
+    import yaml
+
+    card = yaml.safe_load((published[0] / "README.md").read_text().split("---")[1])
+    for info in card["dataset_info"]:
+        for split in info["splits"]:
+            counted = loaded["num_bytes"][info["config_name"]][split["name"]]
+            # datasets rebuilds null bitmaps of a few bytes a row
+            assert abs(split["num_bytes"] - counted) <= 16 * split["num_examples"]
+
+
+def test_simpleitk_finds_the_drawn_ends_on_the_masks_rim(published: Published, tmp_path: Path) -> None:
+    dataset, said, _ = published
+    for record, row in zip(
+        said[:2], pq.read_table(dataset / "data/findings", columns=["mask", "image"]).to_pylist()[1:]
+    ):
+        (tmp_path / "mask.nii").write_bytes(row["mask"]["bytes"])
+        (tmp_path / "image.nii").write_bytes(row["image"]["bytes"])
+        mask, image = sitk.ReadImage(tmp_path / "mask.nii"), sitk.ReadImage(tmp_path / "image.nii")
+        assert sitk.GetArrayFromImage(mask).sum() == record.mask.sum()
+        assert image.GetPixelID() == sitk.sitkInt16
+        annotation = record.annotations[0]
+        for ras, ijk in zip(annotation.points_ras_mm, annotation.points_ijk, strict=True):
+            index = mask.TransformPhysicalPointToContinuousIndex((-ras[0], -ras[1], ras[2]))
+            off_mm = np.abs((np.array(index) - ijk) * SPACING).max()
+            assert off_mm < 0.01
+        inside = mask.TransformPhysicalPointToIndex(
+            tuple(np.mean(annotation.points_ras_mm, axis=0) * np.array([-1.0, -1.0, 1.0]))
+        )
+        assert mask.GetPixel(*inside) == 1
+
+
+def test_the_schema_is_what_datasets_itself_would_write() -> None:
+    from datasets import Features
+
+    for folder in FOLDERS:
+        features = Features.from_arrow_schema(schema(folder))
+        assert features.arrow_schema.equals(schema(folder), check_metadata=False)
+        assert json.loads(features.arrow_schema.metadata[b"huggingface"]) == json.loads(
+            schema(folder).metadata[b"huggingface"]
+        )
+
+
+def test_a_missing_shard_is_an_error(published: Published, tmp_path: Path) -> None:
+    shutil.copytree(published[0], tmp_path / "dataset")
+    (tmp_path / "dataset/data/findings/train-00001-of-00002.parquet").unlink()
+    script = """
+    try:
+        load_dataset(sys.argv[1])
+        print(json.dumps("loaded"))
+    except Exception as error:
+        print(json.dumps(type(error).__name__))
+    """
+    assert fresh(script, tmp_path / "hf", tmp_path / "dataset") == "NonMatchingSplitsSizesError"
+
+
+def test_neither_a_namesake_nor_a_rebuilt_dataset_gives_stale_rows(tmp_path: Path) -> None:
+    first, second = finding(VOLUMES[0]), finding(VOLUMES[1])
+    for folder, record in (("a", first), ("b", second)):
+        write_dataset(tmp_path / folder / "dataset", findings=[record])
+    script = """
+    from pathlib import Path
+    from exports import write_dataset
+    from records import finding, volume
+    root = Path(sys.argv[1])
+    ids = lambda: [load_dataset(str(root / f / "dataset"), split="train")["lesion_id"][:] for f in "ab"]
+    before = ids()
+    write_dataset(root / "a/dataset", findings=[finding(volume(2))])
+    print(json.dumps([before, ids()]))
+    """
+    script = f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(script)
+    before, after = fresh(script, tmp_path / "hf", tmp_path)
+    assert before == [[first.lesion_id], [second.lesion_id]]
+    assert after == [["series-2-lesion-0"], [second.lesion_id]]
+
+
+def test_the_same_records_give_the_same_bytes(published: Published, tmp_path: Path) -> None:
+    write_shard(tmp_path / "elsewhere", "train", 0, 2, seed=0)
+    for folder in FOLDERS:
+        name = f"{folder}/train-00000-of-00002.parquet"
+        assert (tmp_path / "elsewhere" / name).read_bytes() == (published[0] / "data" / name).read_bytes()
+
+
+def test_no_path_and_no_embedded_file_name_leaks(published: Published) -> None:
+    for path in published[0].rglob("*.parquet"):
+        assert str(published[0].parent).encode() not in path.read_bytes()
+    row = pq.read_table(published[0] / "data/findings").to_pylist()[0]
+    assert [row[name]["path"] for name in ("image", "mask", "preview")] == ["image.nii", "mask.nii", "preview.png"]
+
+
+def test_a_volume_is_stored_once_and_alone_in_its_row_group(published: Published) -> None:
+    metadata = pq.read_metadata(published[0] / "data/volumes/train-00000-of-00002.parquet")
+    assert (metadata.num_rows, metadata.num_row_groups) == (1, 1)
+    row = pq.read_table(published[0] / "data/volumes/test-00000-of-00001.parquet").to_pylist()[0]
+    assert row["image"]["bytes"][4:8] == bytes(4)  # gzip's time of writing
+    assert gzip.decompress(row["image"]["bytes"]) == nifti_bytes(VOLUMES[2].image, AFFINE)
+
+
+def test_row_groups_are_cut_by_size(tmp_path: Path) -> None:
+    records = [finding(VOLUMES[0], n) for n in range(5)]
+    two_rows = 2 * (records[0].image.nbytes + records[0].mask.nbytes) + 200_000
+    with ShardWriter(tmp_path, "train", 0, 1, row_group_bytes=two_rows) as writer:
+        for record in records:
+            writer.add_finding(record)
+    metadata = pq.read_metadata(tmp_path / "findings/train-00000-of-00001.parquet")
+    assert [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)] == [2, 2, 1]
+    assert metadata.row_group(0).column(0).has_column_index
+
+
+def test_an_interrupted_shard_leaves_no_file_under_its_final_name(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, "train", 0, 1) as writer:
+        writer.add_volume(VOLUMES[0])
+        writer.add_report(report(VOLUMES[0]))
+        raise KeyboardInterrupt
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_second_attempt_removes_what_the_first_one_left(tmp_path: Path) -> None:
+    write_shard(tmp_path, "train", 0, 1, seed=0)
+    with ShardWriter(tmp_path, "train", 0, 1) as writer:
+        writer.add_report(report(VOLUMES[0]))
+    assert [path.parent.name for path in tmp_path.rglob("*.parquet")] == ["reports"]
+
+
+@pytest.mark.parametrize(("split", "number", "count"), [("a-b", 0, 1), ("", 0, 1), ("train", 1, 1), ("train", -1, 1)])
+def test_a_shard_that_cannot_be_named_is_refused(tmp_path: Path, split: str, number: int, count: int) -> None:
+    with pytest.raises(ExportError, match="split|shard number"):
+        ShardWriter(tmp_path, split, number, count)
+
+
+def test_a_sheared_affine_is_refused(tmp_path: Path) -> None:
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 0.4
+    with pytest.raises(ExportError, match="resample"):
+        write_dataset(tmp_path / "dataset", findings=[replace(finding(VOLUMES[0]), affine_ras=sheared)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_at_all_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="not one row"):
+        write_dataset(tmp_path / "dataset", findings=[])
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_empty_tables_and_splits_are_not_declared(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset", findings=[finding(VOLUMES[0], said=False)])
+    manifest = json.loads((tmp_path / "dataset/manifest.json").read_text())
+    assert list(manifest["configs"]) == ["lesions"]
+    assert read_findings(tmp_path / "dataset").num_rows == 0
+    script = "print(json.dumps(load_dataset(sys.argv[1], split='train')['phrase'][:]))"
+    assert fresh(script, tmp_path / "hf", tmp_path / "dataset") == [None]
+
+
+def test_a_failed_assembly_leaves_the_old_dataset(tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    write_dataset(out, findings=[finding(VOLUMES[0])])
+    before = (out / "checksums.sha256").read_bytes()
+    dangling = placed(finding(VOLUMES[1]), "data/volumes/train-00007-of-00009.parquet", 0)
+    with pytest.raises(ExportError, match="not among the shards"):
+        write_dataset(out, findings=[dangling])
+    assert (out / "checksums.sha256").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_what_a_killed_assembly_left_is_swept(tmp_path: Path) -> None:
+    for leftover in (".dataset.new", ".dataset.old"):
+        (tmp_path / leftover / "data").mkdir(parents=True)
+    write_dataset(tmp_path / "dataset", findings=[finding(VOLUMES[0])])
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_somebody_elses_directory_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("irreplaceable")
+    with pytest.raises(ExportError, match="not a dataset"):
+        write_dataset(tmp_path, findings=[finding(VOLUMES[0])])
+    assert (tmp_path / "thesis.txt").read_text() == "irreplaceable"
+
+
+def test_a_shard_given_twice_is_refused(tmp_path: Path) -> None:
+    for copy in ("a", "b"):
+        write_shard(tmp_path / copy, "train", 0, 1, seed=0)
+    with pytest.raises(ExportError, match="two shards hold findings"):
+        assemble([tmp_path / "a", tmp_path / "b"], tmp_path / "dataset")
+
+
+def test_checksums_and_manifest_cover_every_file(published: Published) -> None:
+    root = published[0]
+    lines = (root / "checksums.sha256").read_text().splitlines()
+    stated = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    assert stated == {name: sha256_file(path) for name, path in files.items() if name != "checksums.sha256"}
+    manifest = json.loads((root / "manifest.json").read_text())["files"]
+    assert set(manifest) == {name for name in files if name.endswith(".parquet")}
+    assert json.loads((root / "skipped.jsonl").read_text())["reason"] == "AMBIGUOUS"
+
+
+def sha256_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_read_findings_and_read_row_agree_and_hold_no_voxels(published: Published) -> None:
+    root, said, _ = published
+    table = read_findings(root)
+    assert not {"image", "mask", "preview"} & set(table.column_names)
+    assert table["split"].to_pylist() == ["test", "train", "train"]
+    by_lesion = {record.lesion_id: record for record in said}
+    for index, row in enumerate(table.to_pylist()):
+        whole = read_row(root, index)
+        record = by_lesion[row["lesion_id"]]
+        assert whole["finding_id"] == row["finding_id"]
+        assert np.array_equal(np.asarray(whole["image"].dataobj), record.image)
+        assert np.array_equal(np.asarray(whole["mask"].dataobj), record.mask)
+    for outside in (3, -1):
+        with pytest.raises(IndexError):
+            read_row(root, outside)
+
+
+def test_fetch_volume_gives_the_exact_series(published: Published) -> None:
+    root, _, unsaid = published
+    shard, group = unsaid[1].volume_shard, unsaid[1].volume_row_group
+    image = fetch_volume(root, {"volume_shard": shard, "volume_row_group": group})
+    assert np.array_equal(np.asarray(image.dataobj), VOLUMES[1].image)
+    assert np.array_equal(image.affine, AFFINE)
+    assert image.get_data_dtype() == np.int16
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        (None, "no volume"),
+        ("../volumes.parquet", "inside"),
+        ("/etc/passwd", "inside"),
+        ("data/none.parquet", "missing"),
+    ],
+)
+def test_a_volume_that_is_not_there_is_said_so(published: Published, shard: str | None, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        fetch_volume(published[0], {"volume_shard": shard, "volume_row_group": 0})
+
+
+def test_a_directory_that_is_no_dataset_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"no manifest\.json"):
+        read_findings(tmp_path)
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> tuple[Any, ...]:
+    shape = [draw(st.integers(2, 300)) for _ in range(3)]
+    spacing = [draw(st.floats(0.3, 8)) for _ in range(3)]
+    lower = [draw(st.integers(0, n - 1)) for n in shape]
+    upper = [draw(st.integers(lo + 1, n)) for lo, n in zip(lower, shape, strict=True)]
+    points = draw(st.lists(st.tuples(*(st.floats(-3, n + 3) for n in shape)), max_size=4))
+    return (*lower, *upper), points, shape, spacing, draw(st.integers(0, 2**32 - 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(regions())
+def test_the_region_keeps_its_margin_and_length_or_ends_with_the_volume(region: tuple[Any, ...]) -> None:
+    bbox, points, shape, spacing, seed = region
+    origin, size = choose_roi(bbox, np.array(points).reshape(-1, 3), shape, spacing, np.random.default_rng(seed))
+    again = choose_roi(bbox, np.array(points).reshape(-1, 3), shape, spacing, np.random.default_rng(seed))
+    assert (origin, size) == again
+    for axis in range(3):
+        first, last, n, step = origin[axis], origin[axis] + size[axis], shape[axis], spacing[axis]
+        inside = [min(max(point[axis], 0), n - 1) for point in points]
+        low, high = min([bbox[axis], *inside]), max([bbox[axis + 3] - 1, *inside])
+        assert 0 <= first < last <= n
+        assert first <= low
+        assert high <= last - 1
+        assert first == 0 or (low - first) * step >= 20 - 1e-9
+        assert last == n or (last - 1 - high) * step >= 20 - 1e-9
+        assert (first == 0 and last == n) or size[axis] * step >= 64 - 1e-9
+
+
+@given(st.integers(1, 80), st.floats(0.5, 2))
+@settings(max_examples=20, deadline=None)
+def test_lesions_do_not_sit_in_the_centre(length: int, spacing: float) -> None:
+    bbox, shape = (400, 400, 400, 400 + length, 400 + length, 400 + length), (1000, 1000, 1000)
+    offsets = []
+    for seed in range(200):
+        origin, size = choose_roi(bbox, np.empty((0, 3)), shape, (spacing,) * 3, np.random.default_rng(seed))
+        offsets.append((400 + length / 2 - np.array(origin) - np.array(size) / 2) * spacing)
+    spread = np.array(offsets)
+    assert (np.ptp(spread, axis=0) > 15).all()
+    assert (np.abs(spread.mean(axis=0)) < 3).all()
+    assert (np.abs(np.corrcoef(spread.T) - np.eye(3)) < 0.35).all()
+
+
+@pytest.mark.parametrize(
+    ("bbox", "points", "spacing"),
+    [
+        ((5, 5, 5, 5, 9, 9), [], (1, 1, 1)),
+        ((-1, 0, 0, 3, 3, 3), [], (1, 1, 1)),
+        ((0, 0, 0, 3, 3, 11), [], (1, 1, 1)),
+        ((0, 0, 0, 3, 3, 3), [(np.nan, 0, 0)], (1, 1, 1)),
+        ((0, 0, 0, 3, 3, 3), [], (0, 1, 1)),
+    ],
+)
+def test_an_impossible_region_is_refused(bbox: Any, points: Any, spacing: Any) -> None:
+    with pytest.raises(ExportError):
+        choose_roi(bbox, np.array(points, dtype=float), (10, 10, 10), spacing, np.random.default_rng(0))
