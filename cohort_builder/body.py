@@ -16,13 +16,15 @@ _TISSUE_HU = -300.0
 _WORKING_MM = 2.0  # the slice is thinned to about this grid
 _TABLE_MM = 6.0  # what is thinner than this (table, blanket, lines) is cut off
 _LEAST_BODY_MM2 = 4000.0
+_OTHER_LEG = 0.2
 
 
 def body_middle_mm(hounsfield: NDArray[np.floating], affine: FloatArray) -> float | None:
     """LPS x of the body's middle on one slice, or None where it cannot be told.
 
-    The body is the largest piece above -300 HU after an opening that cuts off table and lines, its lungs and bowel
-    filled; its middle is its centroid, which a raised arm or a pleural effusion moves less than its extremes.
+    The body is the largest piece above -300 HU after an opening that cuts off table and lines, with others of at least
+    a fifth of its area (the other leg), lungs and bowel filled. Its middle is its centroid, which an arm or a pleural
+    effusion moves less than its extremes. A reconstruction of one limb alone gives the middle of that limb.
 
     Parameters
     ----------
@@ -33,8 +35,8 @@ def body_middle_mm(hounsfield: NDArray[np.floating], affine: FloatArray) -> floa
 
     Returns
     -------
-    None when the image runs along neither rows nor columns from left to right (a sagittal slice), when the body touches
-    the border of the image at its left or right, or when no body is found.
+    None when neither rows nor columns run from left to right (a sagittal slice), when the image cuts the body off at
+    its left or right, or both in front and behind (a crop), and when no body is found.
 
     """
     from scipy import ndimage
@@ -52,11 +54,13 @@ def body_middle_mm(hounsfield: NDArray[np.floating], affine: FloatArray) -> floa
     pieces, count = ndimage.label(opened)
     if count == 0:
         return None
-    body = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    filled = ndimage.binary_fill_holes(body)
+    areas = np.bincount(pieces.ravel())
+    areas[0] = 0
+    filled = ndimage.binary_fill_holes(np.isin(pieces, np.flatnonzero(areas >= _OTHER_LEG * areas.max())))
     if float(filled.sum() * grid.prod()) < _LEAST_BODY_MM2:
         return None
-    if np.take(filled, [0, -1], axis=along_x).any():
+    front_and_back = np.take(filled, [0, -1], axis=1 - along_x).any(axis=along_x)
+    if np.take(filled, [0, -1], axis=along_x).any() or front_and_back.all():
         return None
     row, column = np.argwhere(filled).mean(axis=0) * steps
     return float(affine[0, 3] + affine[0, 1] * row + affine[0, 2] * column)

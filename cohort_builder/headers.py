@@ -75,6 +75,7 @@ class Instance:
     number_of_frames: int = 1
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
+    rescale_type: str | None = None
     pixel_padding_value: int | None = None
     pixel_padding_range_limit: int | None = None
     acquisition_time: str | None = None
@@ -277,6 +278,7 @@ def _with_acquisition(instance: Instance, ds: Dataset) -> Instance:
         instance,
         rescale_slope=None if slope is None else slope[0],
         rescale_intercept=None if intercept is None else intercept[0],
+        rescale_type=text(ds, "RescaleType"),
         pixel_padding_value=integer(ds, "PixelPaddingValue"),
         pixel_padding_range_limit=integer(ds, "PixelPaddingRangeLimit"),
         acquisition_time=text(ds, "AcquisitionTime"),
@@ -385,7 +387,7 @@ def _pixel_data_length(stream: BinaryIO, order: str, *, implicit: bool) -> int |
     start = stream.read(8 if implicit else 12)
     if len(start) < (8 if implicit else 12) or struct.unpack(order + "HH", start[:4]) != (0x7FE0, 0x0010):
         return None
-    (declared,) = struct.unpack(order + "L", start[-4:])
+    declared = int.from_bytes(start[-4:], "little" if order == "<" else "big")
     begin = stream.tell()
     end = stream.seek(0, 2)
     if declared != _UNDEFINED_LENGTH:

@@ -30,6 +30,11 @@ _UID = re.compile(r"[0-2](?:\.\d+){3,}")
 _IMAGE_BEFORE = re.compile(r"\b(?:images?|im(?:g|a)?|series|se|slices?)\.?[\s:#]*$", re.IGNORECASE)
 
 
+def names_institution(text: str) -> bool:
+    """Whether an identifier in lower case is the name of a hospital or department rather than of a person."""
+    return "^" not in text and _INSTITUTION_WORD.search(text) is not None
+
+
 class KnownIdentifiers:
     """Finds one patient's identifiers in text.
 
@@ -46,7 +51,7 @@ class KnownIdentifiers:
         for identifier in dict.fromkeys(" ".join(text.split()) for text in identifiers):
             if any(character.isdigit() for character in identifier) or "@" in identifier:
                 self._learn_coded(identifier.lower())
-            elif _INSTITUTION_WORD.search(identifier.lower()) and "^" not in identifier:
+            elif names_institution(identifier.lower()):
                 self._learn_institution(identifier.lower())
             elif len(identifier.split()) > _MAX_NAME_WORDS:
                 self._add(_phrase(identifier.lower()), Tag.NAME)

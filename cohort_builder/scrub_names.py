@@ -64,6 +64,12 @@ _ORDINARY_WORDS = _words(  # English and radiology words that are somebody's nam
     """
 )
 
+
+def is_ordinary(word: str) -> bool:
+    """Whether a word in lower case is one of English or radiology, or of a name field, besides being a name."""
+    return word in _ORDINARY_WORDS or word in _NO_NAME or word in _PARTICLES
+
+
 _PARTICLES = _words(
     "von van der den de del della di da do dos das du la le el al bin ibn ben ter ten zu zur zum af av y e st san"
 )

@@ -189,7 +189,7 @@ def _config(config: ConfigFacts, *, default: bool) -> dict[str, object]:
     if default:
         entry["default"] = True
     return entry | {
-        "description": f"{_ROW_IS[config.name]}; content {config.digest}",
+        "description": f"{_ROW_IS[config.name]}",
         "data_files": [{"split": split.name, "path": list(config.paths[split.name])} for split in config.splits],
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from exports.schema import VOXEL_COLUMNS, schema
+from exports.schema import VOXEL_COLUMNS, nifti_voxels, schema
 from exports.types import ExportError
 
 if TYPE_CHECKING:
@@ -103,16 +101,17 @@ def fetch_volume(dataset_dir: Path | str, row: Mapping[str, Any]) -> nibabel.Nif
         raise ExportError(f"{shard} is missing; the dataset is incomplete, fetch or build it again")
     table = pq.ParquetFile(path).read_row_group(group, columns=["image", "affine_ras"])
     [found] = table.to_pylist()
-    decoded = nibabel.Nifti1Image.from_bytes(gzip.decompress(found["image"]["bytes"]))
-    affine = np.asarray(found["affine_ras"], dtype=np.float64)
-    return nibabel.Nifti1Image(np.asarray(decoded.dataobj), affine, decoded.header)
+    image = nibabel.Nifti1Image(nifti_voxels(found["image"]["bytes"]), np.asarray(found["affine_ras"], np.float64))
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 def with_arrays(dataset: AnyDataset) -> AnyDataset:
     """Give NumPy arrays instead of NIfTI images: for training, with any config that has ``image``.
 
     ``image`` becomes int16 (i, j, k) Hounsfield units, ``mask`` boolean on the same grid, ``affine_ras`` a (4, 4)
-    float64 matrix. The ``datasets`` formats "numpy" and "torch" cannot hold NIfTI columns.
+    float64 matrix; ``preview`` stays a PIL image, decoded when looked at. The ``datasets`` formats "numpy" and "torch"
+    cannot hold NIfTI columns.
 
     Parameters
     ----------
@@ -122,17 +121,23 @@ def with_arrays(dataset: AnyDataset) -> AnyDataset:
     """
     import datasets
 
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, datasets.Nifti | datasets.Image):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
     if isinstance(dataset, datasets.IterableDataset):
         return dataset.map(_as_arrays, batched=True, batch_size=1)
     return dataset.with_transform(_as_arrays)
 
 
 def _as_arrays(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Decoded columns of a batch to arrays."""
-    convert: dict[str, Callable[[Any], NDArray[Any]]] = {
-        "image": lambda image: np.asarray(image.dataobj, dtype=np.int16),
-        "mask": lambda mask: np.asarray(mask.dataobj).astype(np.bool_),
+    """Encoded columns of a batch to arrays."""
+    from PIL import Image
+
+    convert: dict[str, Callable[[Any], Any]] = {
+        "image": lambda file: nifti_voxels(file["bytes"]),
+        "mask": lambda file: nifti_voxels(file["bytes"]).astype(np.bool_),
         "affine_ras": lambda affine: np.asarray(affine, dtype=np.float64),
+        "preview": lambda file: Image.open(BytesIO(file["bytes"])),
     }
     arrays = {name: [function(value) for value in batch[name]] for name, function in convert.items() if name in batch}
     return batch | arrays

@@ -108,6 +108,13 @@ def _window(image: NDArray[np.int16], mask: NDArray[np.bool_], spacing: FloatArr
     """Name of the grey scale that shows the tissue in and right around the lesion."""
     from scipy import ndimage
 
+    hit = np.argwhere(mask)
+    rim_voxels = np.ceil(_RIM_MM / spacing).astype(np.int64) + 1
+    around = tuple(
+        slice(int(max(low, 0)), int(high))
+        for low, high in zip(hit.min(axis=0) - rim_voxels, hit.max(axis=0) + rim_voxels + 1, strict=True)
+    )
+    image, mask = image[around], mask[around]
     near = ndimage.distance_transform_edt(~mask, sampling=spacing) <= _RIM_MM
     rim = image[near & ~mask]
     if rim.size and ((rim > _LUNG_HU[0]) & (rim < _LUNG_HU[1])).mean() > _LUNG_SHARE:

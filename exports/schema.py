@@ -173,6 +173,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, pa.DataType], ...]] = MappingProxyType(
 )
 FOLDERS = tuple(_COLUMNS)
 _MEDIA = MappingProxyType({"image": "Nifti", "mask": "Nifti", "preview": "Image"})
+_NIFTI_TYPES: Mapping[int, np.dtype[Any]] = MappingProxyType({2: np.dtype(np.uint8), 4: np.dtype("<i2")})
 VOXEL_COLUMNS = ("image", "mask", "preview")
 
 
@@ -269,6 +270,29 @@ def nifti_bytes(voxels: NDArray[np.int16] | NDArray[np.uint8], affine_ras: NDArr
     image.set_sform(affine_ras, code="scanner")
     encoded: bytes = image.to_bytes()
     return encoded
+
+
+def nifti_voxels(encoded: bytes) -> NDArray[Any]:
+    """Decode the voxels of a file that ``nifti_bytes`` wrote, gzipped or not: a new (i, j, k) array, i fastest.
+
+    Several times faster than a NIfTI library, because it knows the one layout it reads.
+
+    Raises
+    ------
+    ExportError
+        If it is another kind of NIfTI file.
+
+    """
+    if encoded[:2] == b"\x1f\x8b":
+        encoded = gzip.decompress(encoded)
+    # Fields of the NIfTI-1 header (nifti1.h): dim at byte 40, datatype at 70, vox_offset at 108.
+    n_axes, *shape = np.frombuffer(encoded, "<i2", count=4, offset=40).tolist()
+    dtype = _NIFTI_TYPES.get(int.from_bytes(encoded[70:72], "little"))
+    if n_axes != 3 or dtype is None or encoded[344:348] != b"n+1\0":
+        raise ExportError("not a NIfTI file of this library: it must be 3D int16 or uint8, little-endian")
+    offset = int(np.frombuffer(encoded, "<f4", count=1, offset=108)[0])
+    voxels: NDArray[Any] = np.frombuffer(encoded, dtype, count=int(np.prod(shape)), offset=offset)
+    return voxels.reshape(shape, order="F").copy(order="F")
 
 
 def _phrase_row(said: PhraseRecord) -> Row:

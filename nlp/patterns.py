@@ -61,8 +61,8 @@ PRIOR_GAP = re.compile(
 )
 # A number after one of these is a name, not a length: it never borrows the unit of the next number.
 NAMES_A_NUMBER = re.compile(
-    r"(?:segments?|levels?|series|images?|slices?|ribs?|stations?|no\.?|nr\.?|grade|type|zones?|lobes?|stage|birads|lung-rads|"
-    r"vertebrae?|[ltcs]|bi-rads|phase|day|age|aged|year|\d\s*,|\b(?:for|are|have)\s+(?:segments?|levels?))\s*$",
+    r"\b(?:segments?|levels?|series|images?|slices?|ribs?|stations?|no\.?|nr\.?|grade|type|zones?|lobes?|stage|birads|lung-rads|"
+    r"vertebrae?|[ltcs]|bi-rads|phase|day|age|aged|year)\s*$",
     re.IGNORECASE,
 )
 

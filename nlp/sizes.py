@@ -75,7 +75,9 @@ def find_sizes(text: str) -> list[Size]:
     products ("2 x 5 mm nodules" for two nodules of 5 mm).
     """
     masked = _mask(text)
-    items = sorted([*_items(text, masked), *_sub_units(masked)], key=lambda item: item.span)
+    limits = list(_sub_units(masked))
+    plain = [item for item in _items(text, masked) if all(item.span[1] != limit.span[1] for limit in limits)]
+    items = sorted(_share_groups([*plain, *limits]), key=lambda item: item.span)
     if not items:
         return []
     shadow = _shadow(masked, items)
@@ -245,10 +247,15 @@ def _join(masked: str, item: _Item, following: _Item, gap: str) -> list[_Item] |
             ]
         if single and following.has_unit and not following.is_range:
             return [_range(item, following)]
-    if item.group != item.span:  # a list shares the words around it
-        start, end = item.group
-        return [replace(following, group=(start, end)), item]
     return None
+
+
+def _share_groups(items: Sequence[_Item]) -> Iterator[_Item]:
+    """A list shares the words around it: every member gets the widest span that holds it."""
+    for item in items:
+        start, end = item.span
+        groups = [other.group for other in items if other.group[0] <= start and end <= other.group[1]]
+        yield replace(item, group=max(groups, key=lambda group: group[1] - group[0]))
 
 
 def _range(first: _Item, second: _Item) -> _Item:

@@ -154,7 +154,8 @@ def fill_ellipsoid(
     reach = (semi_z_mm, ellipse.semi_long_mm, ellipse.semi_long_mm)
     axes, origin, nearest = [], [], []
     for c, r, step, size in zip(centre, reach, spacing, volume.voxels.shape, strict=True):
-        low, high = max(0, int(np.floor((c - r) / step))), min(size - 1, int(np.ceil((c + r) / step)))
+        low = min(max(int(np.floor((c - r) / step)), 0), size - 1)
+        high = max(min(int(np.ceil((c + r) / step)), size - 1), low)
         axes.append(np.arange(low, high + 1) * step - c)
         origin.append(low)
         nearest.append(min(max(round(c / step), 0), size - 1) - low)

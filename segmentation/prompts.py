@@ -14,6 +14,7 @@ import numpy as np
 import scipy.ndimage as ndi
 from numpy.typing import NDArray
 
+from segmentation.metrics import longest_diameter_mm
 from segmentation.types import Arrow, Bidimensional, Line, Prompt, SegmentationError
 
 BoolArray = NDArray[np.bool_]
@@ -25,6 +26,8 @@ ARROW_LENGTH_MM = 20.0
 
 MASK_TO_LINE = (1.14, 1.22)
 """Longest diameter of the true mask over the radiologist's line: range of the means on 153 DeepLesion lesions."""
+
+_SLICE_ODDS = (0.6, 0.25, 0.15)
 
 
 def simulate_prompt(
@@ -70,7 +73,8 @@ def simulate_prompt(
 def draw_line(mask: BoolArray, rng: np.random.Generator, *, spacing_mm: Sequence[float]) -> Line:
     """Draw a diameter as a radiologist does: shorter than the mask's longest by `MASK_TO_LINE`, with spread.
 
-    The slice is one of the three largest, the largest most often; the ends lie near the rim, not on pixel centres.
+    The slice is one of the three where the mask is longest, the longest of them most often; the ends lie near the rim,
+    not on pixel centres.
 
     Raises
     ------
@@ -187,12 +191,21 @@ def _drawn_axis(
     mask: BoolArray, rng: np.random.Generator, spacing_mm: Sequence[float]
 ) -> tuple[int, FloatArray, FloatArray, FloatArray, FloatArray]:
     """Slice, ends in millimetres, scale and edge of a drawn long axis."""
-    index, section = _pick_slice(mask, rng, training=False)
+    sections = mask[None] if mask.ndim == 2 else mask
+    lengths = np.array([longest_diameter_mm(section, spacing_mm) for section in sections])
+    if lengths.max(initial=0) == 0:
+        raise SegmentationError("an empty mask has no prompt")
+    longest = np.argsort(-lengths, kind="stable")[:3]
+    longest = longest[lengths[longest] > 0]
+    odds = np.array(_SLICE_ODDS[: len(longest)])
+    index = int(rng.choice(longest, p=odds / odds.sum()))
     scale = _scale(spacing_mm)
-    edge = _edge(section) * scale
+    edge = _edge(sections[index]) * scale
     start, end = _pick_line(edge, rng, share=0.02)
-    start, end = _shorten(start, end, 1 / _mask_to_line(rng))
-    jitter = 0.02 * hypot(*(end - start))
+    length = hypot(*(end - start))
+    wanted = float(lengths.max()) / _mask_to_line(rng)
+    start, end = _shorten(start, end, min(1.0, wanted / length) if length > 0 else 1.0)
+    jitter = 0.02 * length
     start, end = start + rng.normal(0, jitter, 2), end + rng.normal(0, jitter, 2)
     return index, start, end, scale, edge
 
@@ -212,5 +225,6 @@ def _scale(spacing_mm: Sequence[float]) -> FloatArray:
 
 
 def _point(point_mm: FloatArray, scale: FloatArray) -> tuple[float, float]:
-    x, y = point_mm / scale
+    # Millimetres and back must not move a pixel centre off its integer.
+    x, y = np.round(point_mm / scale, 6)
     return float(x), float(y)

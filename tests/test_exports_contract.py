@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -35,7 +37,7 @@ from exports import (
     read_row,
     write_dataset,
 )
-from exports.schema import FOLDERS, nifti_bytes, schema
+from exports.schema import FOLDERS, nifti_bytes, nifti_voxels, schema
 
 Published = tuple[Path, list[FindingRecord], list[FindingRecord]]
 VOLUMES = {seed: volume(seed) for seed in range(3)}
@@ -208,18 +210,20 @@ def test_the_card_states_the_bytes_that_datasets_counts(loaded: dict[str, Any], 
     for info in card["dataset_info"]:
         for split in info["splits"]:
             counted = loaded["num_bytes"][info["config_name"]][split["name"]]
-            # datasets rebuilds null bitmaps of a few bytes a row
-            assert abs(split["num_bytes"] - counted) <= 16 * split["num_examples"]
+            # datasets drops or rebuilds the null bitmaps: a few bytes a column and row
+            assert abs(split["num_bytes"] - counted) <= 64 * split["num_examples"]
 
 
 def test_simpleitk_finds_the_drawn_ends_on_the_masks_rim(published: Published, tmp_path: Path) -> None:
     dataset, said, _ = published
-    for record, row in zip(
-        said[:2], pq.read_table(dataset / "data/findings", columns=["mask", "image"]).to_pylist()[1:]
-    ):
+    rows = pq.read_table(dataset / "data/findings", columns=["lesion_id", "mask", "image"]).to_pylist()
+    by_lesion = {record.lesion_id: record for record in said}
+    for row in rows:
+        record = by_lesion[row["lesion_id"]]
         (tmp_path / "mask.nii").write_bytes(row["mask"]["bytes"])
         (tmp_path / "image.nii").write_bytes(row["image"]["bytes"])
-        mask, image = sitk.ReadImage(tmp_path / "mask.nii"), sitk.ReadImage(tmp_path / "image.nii")
+        mask: Any = sitk.ReadImage(tmp_path / "mask.nii")
+        image: Any = sitk.ReadImage(tmp_path / "image.nii")
         assert sitk.GetArrayFromImage(mask).sum() == record.mask.sum()
         assert image.GetPixelID() == sitk.sitkInt16
         annotation = record.annotations[0]
@@ -258,23 +262,22 @@ def test_a_missing_shard_is_an_error(published: Published, tmp_path: Path) -> No
 
 
 def test_neither_a_namesake_nor_a_rebuilt_dataset_gives_stale_rows(tmp_path: Path) -> None:
-    first, second = finding(VOLUMES[0]), finding(VOLUMES[1])
-    for folder, record in (("a", first), ("b", second)):
-        write_dataset(tmp_path / folder / "dataset", findings=[record])
+    record = finding(VOLUMES[0])
+    for folder in "ABC":
+        write_dataset(tmp_path / folder / "dataset", findings=[replace(record, lesion_id=f"lesion-{folder}")])
+    cards = [(tmp_path / folder / "dataset/README.md").read_text() for folder in "ABC"]
+    # The trap is set: same directory name, same sizes, same counts; only the digest tells the three apart.
+    assert len({re.sub(r"content [0-9a-f]{32}", "", card) for card in cards}) == 1
     script = """
-    from pathlib import Path
-    from exports import write_dataset
-    from records import finding, volume
-    root = Path(sys.argv[1])
-    ids = lambda: [load_dataset(str(root / f / "dataset"), split="train")["lesion_id"][:] for f in "ab"]
+    import shutil
+    root = sys.argv[1]
+    ids = lambda: [load_dataset(f"{root}/{folder}/dataset", split="train")["lesion_id"][0] for folder in "AB"]
     before = ids()
-    write_dataset(root / "a/dataset", findings=[finding(volume(2))])
+    shutil.rmtree(f"{root}/A/dataset")
+    shutil.move(f"{root}/C/dataset", f"{root}/A/dataset")
     print(json.dumps([before, ids()]))
     """
-    script = f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(script)
-    before, after = fresh(script, tmp_path / "hf", tmp_path)
-    assert before == [[first.lesion_id], [second.lesion_id]]
-    assert after == [["series-2-lesion-0"], [second.lesion_id]]
+    assert fresh(script, tmp_path / "hf", tmp_path) == [["lesion-A", "lesion-B"], ["lesion-C", "lesion-B"]]
 
 
 def test_the_same_records_give_the_same_bytes(published: Published, tmp_path: Path) -> None:
@@ -311,10 +314,14 @@ def test_row_groups_are_cut_by_size(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_shard_leaves_no_file_under_its_final_name(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, "train", 0, 1) as writer:
-        writer.add_volume(VOLUMES[0])
-        writer.add_report(report(VOLUMES[0]))
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with ShardWriter(tmp_path, "train", 0, 1) as writer:
+            writer.add_volume(VOLUMES[0])
+            writer.add_report(report(VOLUMES[0]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -327,7 +334,7 @@ def test_a_second_attempt_removes_what_the_first_one_left(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("split", "number", "count"), [("a-b", 0, 1), ("", 0, 1), ("train", 1, 1), ("train", -1, 1)])
 def test_a_shard_that_cannot_be_named_is_refused(tmp_path: Path, split: str, number: int, count: int) -> None:
-    with pytest.raises(ExportError, match="split|shard number"):
+    with pytest.raises(ExportError, match=r"split|shard number"):
         ShardWriter(tmp_path, split, number, count)
 
 
@@ -502,3 +509,30 @@ def test_lesions_do_not_sit_in_the_centre(length: int, spacing: float) -> None:
 def test_an_impossible_region_is_refused(bbox: Any, points: Any, spacing: Any) -> None:
     with pytest.raises(ExportError):
         choose_roi(bbox, np.array(points, dtype=float), (10, 10, 10), spacing, np.random.default_rng(0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*(st.integers(1, 9),) * 3), st.sampled_from([np.int16, np.uint8]), st.booleans(), st.integers(0, 99))
+def test_our_fast_nifti_reader_agrees_with_nibabel(shape: Any, dtype: Any, zipped: bool, seed: int) -> None:
+    info = np.iinfo(dtype)
+    voxels = np.random.default_rng(seed).integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+    encoded = nifti_bytes(voxels, AFFINE)
+    decoded = nifti_voxels(gzip.compress(encoded) if zipped else encoded)
+    reference = np.asarray(nib.Nifti1Image.from_bytes(encoded).dataobj)
+    assert decoded.dtype == reference.dtype == dtype
+    assert np.array_equal(decoded, reference)
+    assert np.array_equal(decoded, voxels)
+    decoded[0, 0, 0] = 7  # writable: torch.from_numpy warns otherwise
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4)),
+        nib.Nifti1Image(np.zeros((2, 2), np.uint8), np.eye(4)),
+        nib.Nifti2Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)),
+    ],
+)
+def test_another_kind_of_nifti_is_refused(foreign: Any) -> None:
+    with pytest.raises(ExportError, match="not a NIfTI file of this library"):
+        nifti_voxels(foreign.to_bytes())

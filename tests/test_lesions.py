@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,6 +133,13 @@ def test_thickness_is_the_distance_to_the_next_slice_not_the_header() -> None:
     assert (located.slice_thickness_mm, located.level) == (4.0, None)
 
 
+def test_a_localizer_in_the_series_is_no_neighbour() -> None:
+    series, scout = ct_series(5, step_mm=2.5), localizer()
+    scout.SeriesInstanceUID = series[0].SeriesInstanceUID
+    located = locate_one(mark(series[3], (10, 10), (30, 10)), FewImages([*series, scout]))
+    assert (located.slice_thickness_mm, located.level) == (pytest.approx(2.5), pytest.approx(0.75))
+
+
 def test_what_cannot_be_located_says_why() -> None:
     series, scout = ct_series(3), localizer()
     mr, bare, frames, skewed = ct_series(4, number=9)
@@ -201,8 +208,7 @@ def body(*, shift: float = 0.0, effusion: bool = False, wide: float = 44.0) -> n
     for centre in (-18, 18):
         lung = ((columns - centre) / 12) ** 2 + ((rows - 46) / 18) ** 2 <= 1
         hu[lung] = 10 if effusion and centre > 0 else -850
-    hu[81:83, 10:50] = 100  # a table of two pixels, off centre, that the back touches in one row
-    hu[78:81, 30:32] = 100
+    hu[78:80] = 100  # a table of two pixels, as wide as the image, under the back
     return hu[None]
 
 
@@ -234,7 +240,19 @@ def test_an_effusion_does_not_move_the_middle(tmp_path: Path) -> None:
 def test_no_side_where_it_cannot_be_told(tmp_path: Path) -> None:
     assert side_at(tmp_path, 25, body(wide=70)) is None  # cut off left and right
     assert side_at(tmp_path, 25, np.full((1, *SIDE_SHAPE), -1000.0)) is None
+    crop = np.full((1, *SIDE_SHAPE), -1000.0)
+    crop[:, :, 30:80] = 40
+    assert side_at(tmp_path, 35, crop) is None
     assert side_at(tmp_path, 25, body(), SAGITTAL) is None
+
+
+def test_two_legs_have_their_middle_between_them(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[: SIDE_SHAPE[0], : SIDE_SHAPE[1]]
+    legs = np.full((1, *SIDE_SHAPE), -1000.0)
+    for centre, radius in ((35, 20), (82, 17)):
+        legs[0, (columns - centre) ** 2 + (rows - 50) ** 2 <= radius**2] = 50
+    assert side_at(tmp_path, 45, legs) is Side.RIGHT
+    assert side_at(tmp_path, 72, legs) is Side.LEFT
 
 
 def test_no_side_without_pixels() -> None:
@@ -258,33 +276,26 @@ def stroke(
 ) -> LocatedAnnotation:
     """A line or a pair on an axial slice; its points are LPS mm; ``angle`` in degrees; each ``hand`` is one state."""
     u = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle)), 0])
-    v = np.array([-u[1], u[0], 0])
-    ends = [
-        np.array(centre) + s * length / 2 * axis for length, axis in zip(lengths, (u, v), strict=False) for s in (-1, 1)
-    ]
-    return _located(
-        name, ends, tuple(lengths), LINE if len(lengths) == 1 else PAIR, hand, study, series, frame, thickness
-    )
+    axes = zip(lengths, (u, np.array([-u[1], u[0], 0])), strict=False)
+    points = _points(np.array(centre) + sign * length / 2 * axis for length, axis in axes for sign in (-1, 1))
+    kind = LINE if len(lengths) == 1 else PAIR
+    image = f"{series}.{points[0][2]:g}"
+    source = Source(hand or name, name, "test")
+    annotation = Annotation(name, kind, tuple(p[:2] for p in points), image, series, study, source)
+    return LocatedAnnotation(annotation, tuple(lengths), points, frame, slice_thickness_mm=thickness)
 
 
 def pointing(
     name: str, tail: tuple[float, float, float], head: tuple[float, float, float], *, hand: str = ""
 ) -> LocatedAnnotation:
-    return _located(name, [np.array(tail), np.array(head)], (), ARROW, hand, "1.8", "1.7", "1.6", 2.0)
+    points = _points((tail, head))
+    source = Source(hand or name, name, "test")
+    annotation = Annotation(name, ARROW, tuple(p[:2] for p in points), f"1.7.{head[2]:g}", "1.7", "1.8", source)
+    return LocatedAnnotation(annotation, (), points, "1.6", slice_thickness_mm=2.0)
 
 
-def _located(name, ends, lengths, kind, hand, study, series, frame, thickness) -> LocatedAnnotation:
-    points = tuple(tuple(float(x) for x in p) for p in ends)
-    annotation = Annotation(
-        name,
-        kind,
-        tuple(p[:2] for p in points),
-        f"{series}.{points[0][2]:g}",
-        series,
-        study,
-        Source(hand or name, name, "t"),
-    )
-    return LocatedAnnotation(annotation, lengths, points, frame, slice_thickness_mm=thickness)
+def _points(points: Iterable[Iterable[float]]) -> tuple[tuple[float, float, float], ...]:
+    return tuple((float(x), float(y), float(z)) for x, y, z in points)
 
 
 def names(lesions: list[Lesion]) -> list[str]:
@@ -302,7 +313,7 @@ GROUPS = {
     "stacked nodules": ([stroke("a", (0, 0, 0), 8), stroke("b", (0, 0, 9), 8)], ["a", "b"]),
     "touching neighbours, in line": ([stroke("a", (0, 0, 0), 10), stroke("b", (10, 0, 0), 10)], ["a", "b"]),
     "touching neighbours, side by side": ([stroke("a", (0, 0, 0), 10), stroke("b", (0, 8, 0), 10)], ["a", "b"]),
-    "a nodule in a mass": ([stroke("a", (0, 0, 0), 60), stroke("b", (5, 5, 0), 8)], ["a", "b"]),
+    "a nodule in a mass": ([stroke("a", (0, 0, 0), 60), stroke("b", (1, 1, 0), 8)], ["a", "b"]),
     "a chain does not grow together": (
         [stroke(n, (6.5 * i, 0, 0), 20, 20) for i, n in enumerate("abcd")],
         ["ab", "cd"],
@@ -324,7 +335,7 @@ GROUPS = {
         ["ab"],
     ),
     "an arrow whose head lies inside": (
-        [stroke("a", (0, 0, 0), 20), stroke("b", (16, 0, 0), 10), pointing("c", (-40, 0, 0), (-4, 0, 0))],
+        [stroke("a", (0, 0, 0), 20), stroke("b", (13, 0, 0), 6), pointing("c", (-40, 0, 0), (4, 0, 0))],
         ["ac", "b"],
     ),
     "an arrow that points away": ([stroke("a", (0, 0, 0), 20), pointing("b", (15, 0, 0), (40, 0, 0))], ["a", "b"]),
@@ -400,22 +411,33 @@ def test_an_arrow_alone_is_a_lesion_at_its_head() -> None:
     assert found.centre_lps_mm == (12.0, 3.0, 0.0)
 
 
-def _ellipsoid(rng: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Half axes (mm) and a rotation."""
-    return scale * np.array([1, *rng.uniform(0.45, 1, 2)]), np.linalg.qr(rng.normal(size=(3, 3)))[0]
+@dataclass(frozen=True)
+class Body:
+    """An ellipsoid: centre, half axes (mm) and their directions (columns)."""
+
+    centre: np.ndarray
+    half: np.ndarray
+    turn: np.ndarray
+
+    def reach(self, direction: np.ndarray) -> float:
+        return float(np.linalg.norm(self.half * (self.turn.T @ direction)))
+
+    def section(self, z: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Middle and quadratic form of the ellipse in the plane ``z``; None where it misses (nearly) the body."""
+        form = self.turn @ np.diag(1 / self.half**2) @ self.turn.T
+        in_plane, coupling = form[:2, :2], form[:2, 2]
+        shift = np.linalg.solve(in_plane, coupling)
+        level = 1 - (z - self.centre[2]) ** 2 * (form[2, 2] - coupling @ shift)
+        return None if level < 0.05 else (self.centre[:2] - shift * (z - self.centre[2]), in_plane / level)
 
 
-def _drawn_on(rng, name, hand, centre, half, turn, thickness) -> LocatedAnnotation:
-    """A reader's longest axis, with error, on a slice near the middle of an ellipsoid (half axes, rotation)."""
-    form = turn @ np.diag(1 / half**2) @ turn.T
-    reach = np.sqrt((turn[2] ** 2 * half**2).sum())
-    z = np.round((centre[2] + rng.normal(0, 0.2) * reach) / thickness) * thickness
-    in_plane, coupling = form[:2, :2], form[:2, 2]
-    level = 1 - (z - centre[2]) ** 2 * (form[2, 2] - coupling @ np.linalg.solve(in_plane, coupling))
-    if level < 0.05:  # that slice misses the body: take the middle
-        z, level = centre[2], 1.0
-    middle = centre[:2] - np.linalg.solve(in_plane, coupling) * (z - centre[2])
-    values, vectors = np.linalg.eigh(in_plane / level)
+def _drawn_on(rng: np.random.Generator, body: Body, name: str, hand: str, thickness: float) -> LocatedAnnotation:
+    """A reader's longest axis, with error, on a slice near the middle of the body."""
+    z = np.round((body.centre[2] + rng.normal(0, 0.2) * body.reach(np.array([0, 0, 1]))) / thickness) * thickness
+    if body.section(z) is None:
+        z = body.centre[2]
+    middle, form = body.section(z)
+    values, vectors = np.linalg.eigh(form)
     angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])) + rng.normal(0, 12)
     long, short = 2 / np.sqrt(values) * rng.normal(0.95, 0.04)
     middle = middle + rng.normal(0, 0.06 * short, 2)
@@ -429,13 +451,17 @@ def two_neighbours(rng: np.random.Generator) -> list[LocatedAnnotation]:
     scales = np.clip(rng.lognormal(np.log(7), 0.6, 2), 2, 50)
     if rng.random() < 0.5:
         scales[1] = scales[0] * rng.uniform(0.7, 1.4)
-    bodies = [_ellipsoid(rng, scale) for scale in scales]
+    turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in scales]
+    bodies = [
+        Body(np.zeros(3), scale * np.array([1, *rng.uniform(0.45, 1, 2)]), turn)
+        for scale, turn in zip(scales, turns, strict=True)
+    ]
     away = rng.normal(size=3)
     away /= np.linalg.norm(away)
-    apart = sum(float(np.linalg.norm(half * (turn.T @ away))) for half, turn in bodies) + rng.uniform(0.5, 4)
+    bodies[1] = replace(bodies[1], centre=away * (sum(b.reach(away) for b in bodies) + rng.uniform(0.5, 4)))
     return [
-        _drawn_on(rng, f"{'xy'[k]}{reader}", f"hand{reader}", k * apart * away, half, turn, thickness)
-        for k, (half, turn) in enumerate(bodies)
+        _drawn_on(rng, body, f"{letter}{reader}", f"hand{reader}", thickness)
+        for letter, body in zip("xy", bodies, strict=True)
         for reader in range(rng.integers(1, 5))
     ]
 

@@ -136,7 +136,6 @@ def _segment_slice(grid: Grid, bins: NDArray[np.intp], ellipse: InPlaneEllipse, 
     q = np.hypot(along / a, across / b)
     on_image, image = grid.on_image[grid.middle], grid.image[grid.middle]
     prior = _slice_prior(along, across, ellipse, spread, h)
-    prior[~on_image] = PRIOR_FLOOR
     if spread.core is None:
         core = (np.abs(along) < 0.75 * a) & (np.abs(across) < max(0.12 * b, 0.6 * h))
     else:
@@ -195,7 +194,6 @@ def _segment_volume(
     up, up_limit = _extent(evidence[grid.middle + 1 :], plane.distance, grid, a)
     down, down_limit = _extent(evidence[: grid.middle][::-1], plane.distance, grid, a)
     prior = _volume_prior(grid, plane.distance, up, down)
-    prior[~grid.on_image] = PRIOR_FLOOR
     box = _bounding_box(prior > PRIOR_FLOOR)
     target = posterior(prior, evidence)
     middle = target[grid.middle]

@@ -69,7 +69,13 @@ def _paint_bowel(build: Build) -> None:
             here = here + heading / np.linalg.norm(heading) * rng.uniform(14, 22)
             here = np.clip(here, (-260, -66, -80), (-120, 2, 80))
         _paint_gut(build, points, rng.uniform(8.5, 12.5), stool=False)
-    duodenum = [(-92.0, -12.0, -26.0), (-110.0, 6.0, -38.0), (-140.0, 12.0, -34.0), (-150.0, 10.0, -5.0), (-138.0, 8.0, 24.0)]
+    duodenum = [
+        (-92.0, -12.0, -26.0),
+        (-110.0, 6.0, -38.0),
+        (-140.0, 12.0, -34.0),
+        (-150.0, 10.0, -5.0),
+        (-138.0, 8.0, 24.0),
+    ]
     _paint_gut(build, duodenum, 11.0, stool=False)
 
 
@@ -114,7 +120,13 @@ def _paint_stomach(build: Build) -> None:
 
 
 def _paint_pancreas(build: Build) -> None:
-    points = [(-118.0, -2.0, -20.0), (-104.0, -8.0, -4.0), (-96.0, -4.0, 16.0), (-86.0, 12.0, 46.0), (-76.0, 24.0, 72.0)]
+    points = [
+        (-118.0, -2.0, -20.0),
+        (-104.0, -8.0, -4.0),
+        (-96.0, -4.0, 16.0),
+        (-86.0, 12.0, 46.0),
+        (-76.0, 24.0, 72.0),
+    ]
     tubes = chain(points, [13.0, 10.0, 8.5, 9.0, 7.5])
     window = build.canvas.window((-135.0, -30.0, -40.0), (-60.0, 50.0, 90.0))
     if window is None:
@@ -178,9 +190,9 @@ def _paint_adrenal(build: Build, side: str) -> None:
         flat = window.capsule((z, start[0], start[1]), (z, end[0], end[1]), 3.2, 2.4)
         # A plate: the limb drawn at every height between its ends.
         tall = np.abs(window.z - z) - 16
-        level = np.maximum(level, _plate(window, start, end) - np.maximum(tall, 0))
-        level = np.maximum(level, flat)
-    level = level + 0.4 * build.wobble[window.box]
+        np.maximum(level, _plate(window, start, end) - np.maximum(tall, 0), out=level)
+        np.maximum(level, flat, out=level)
+    level += 0.4 * build.wobble[window.box]
     build.canvas.paint(window, level, 78.0, "adrenal")
     build.keep(f"adrenal {side}", window, window.ellipsoid((z, y, x), (16.0, 12.0, 11.0)))
 
@@ -213,9 +225,7 @@ def _paint_liver(build: Build) -> None:
     base = rng.uniform(102, 118)
     canvas.paint(window, level, base + 4 * texture, "liver")
     # The falciform ligament's fissure and the gallbladder in its fossa.
-    ligament = np.minimum(
-        1.8 - np.abs(window.x + 6 + 0.1 * window.y), np.minimum(-18 - window.y, -38 - window.z)
-    )
+    ligament = np.minimum(1.8 - np.abs(window.x + 6 + 0.1 * window.y), np.minimum(-18 - window.y, -38 - window.z))
     canvas.paint(window, np.minimum(ligament, level), -60.0, "fat")
     bladder = canvas.around((-112.0, -34.0, -48.0), 34.0)
     if bladder is not None:

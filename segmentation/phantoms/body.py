@@ -50,8 +50,7 @@ def body_phantom(
     """Draw a body with these lesions, scanned supine and axially.
 
     The same generator state gives the same bits. Body, noise and each lesion have generators of their own: the same
-    state with other specifications gives the same body, and a lesion whose specification changed only in its diameter
-    keeps its shape.
+    state with other lesions gives the same body.
 
     Parameters
     ----------
@@ -175,7 +174,9 @@ def _require(
     if abs(spacing_mm[1] - spacing_mm[2]) > 1e-6:
         raise PhantomError(f"pixels must be square, got {spacing_mm[1:]} mm")
     if padding_value is not None and not -32768 <= padding_value <= -1025:
-        raise PhantomError(f"padding_value must lie in -32768 to -1025, below every Hounsfield unit, got {padding_value}")
+        raise PhantomError(
+            f"padding_value must lie in -32768 to -1025, below every Hounsfield unit, got {padding_value}"
+        )
 
 
 def _anatomy(
@@ -183,7 +184,7 @@ def _anatomy(
 ) -> tuple[Build, Grid, NDArray[np.uint8]]:
     """Paint the body on a grid of at least 1.2 mm pixels, on which it is cheap."""
     field_mm = shape[1] * spacing_mm[1]
-    fat_mm = float(rng.gamma(3.0, 5.0) + 5)
+    fat_mm = float(min(rng.gamma(2.5, 8.0) + 5, 60))
     wide = min(max(field_mm * rng.uniform(0.8, 0.92), 300.0), 430.0)
     in_plane = float(np.clip(wide / (2 * (145 + fat_mm)), 0.82, 1.15))
     scale = (float(rng.uniform(0.93, 1.07)), in_plane)
@@ -193,7 +194,7 @@ def _anatomy(
     # The table takes the lower edge of the field of view.
     centre = (middle, (6 + 0.1 * fat_mm) * in_plane + 8 + jitter[0], jitter[1])
     origin = tuple(c - (n - 1) / 2 * s for c, n, s in zip(centre, shape, spacing_mm, strict=True))
-    grid = Grid(shape, spacing_mm, origin, scale, factor)  # type: ignore[arg-type]  # three axes
+    grid = Grid(shape, spacing_mm, origin, scale, factor)
     axes = []
     for i in range(3):
         f, s = (1, scale[0]) if i == 0 else (factor, scale[1])
@@ -251,9 +252,9 @@ def _affine(grid: Grid, rng: np.random.Generator) -> NDArray[np.float64]:
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = grid.spacing_mm
     # Tenths of a millimetre, so that the decimal strings of a DICOM header say it exactly.
-    x, y, z = (round(float(v), 1) for v in (rng.uniform(-12, 12), rng.uniform(-210, -150), rng.uniform(-1400, -300)))
+    x, y, z = (round(float(v), 1) for v in (rng.uniform(-12, 12), rng.uniform(-30, 30), rng.uniform(-1400, -300)))
     start = -round((grid.shape[2] - 1) / 2 * grid.spacing_mm[2], 1)
-    affine[:, 3] = (start + x, start + y + 180, z, 1)
+    affine[:, 3] = (start + x, start + y, z, 1)
     return affine
 
 

@@ -110,9 +110,9 @@ class Window:
     x: FloatArray
 
     def ellipsoid(self, centre: Vec, radii: Vec, *, turn: float = 0.0, tilt: float = 0.0) -> FloatArray:
-        """Level of an ellipsoid; ``turn`` (radians) rotates it about z, ``tilt`` moves its x by ``tilt`` mm per mm of z.
+        """Level of an ellipsoid: zero on its surface, scaled by the smallest radius elsewhere.
 
-        The level is exact on the surface and scaled by the smallest radius elsewhere.
+        ``turn`` (radians) rotates it about z, ``tilt`` moves its sections along x, in mm per mm of z.
         """
         dz, dy = self.z - centre[0], self.y - centre[1]
         dx = self.x - centre[2] - tilt * dz

@@ -93,7 +93,9 @@ def _fat_room(build: Build, organ: Organ, scale: tuple[float, float]) -> Room:
     if window is None or window.box[0].stop - window.box[0].start < 3:
         raise PhantomError(f"this scan does not show the {organ.value.lower()}: choose another region or more slices")
     free = _signed_distance(_is_fat(build, window.box), build, scale)
-    edge = np.minimum(np.minimum(window.x - lower[2], upper[2] - window.x), np.minimum(window.y - lower[1], upper[1] - window.y))
+    edge = np.minimum(
+        np.minimum(window.x - lower[2], upper[2] - window.x), np.minimum(window.y - lower[1], upper[1] - window.y)
+    )
     home = np.minimum(free, edge * scale[1])
     return Room(window.box, home, free, 0.3)
 
@@ -148,12 +150,17 @@ def find_centres(
         cost += 2.5 * np.maximum(wanted - depth, 0) / radius
     if spec.touching == Touching.VESSEL:
         cost += 3 * np.abs(_vessel_distance(build, spec.organ, points, scale) - 0.75 * radius) / radius
+    elif spec.organ in {Organ.LUNG, Organ.LIVER}:
+        large = _vessel_distance(build, spec.organ, points, scale, thinnest_mm=2.5)
+        cost += np.clip(1.1 * radius - large, 0, radius) / radius
     if spec.level is not None:
         low, high = float(z.min()), float(z.max())
         cost += 6 * np.abs((z - low) / max(high - low, 1.0) - spec.level)
     ends = np.minimum(z - canvas.z[0] * scale[0], canvas.z[-1] * scale[0] - z)
     cost += 4 * np.maximum(reach_mm[0] - ends, 0) / radius
-    cost[_forbidden(spec, points, canvas_edge=float(canvas.x[-1]) * scale[1], reach_mm=reach_mm[1], taken=taken)] = np.inf
+    cost[_forbidden(spec, points, canvas_edge=float(canvas.x[-1]) * scale[1], reach_mm=reach_mm[1], taken=taken)] = (
+        np.inf
+    )
     order = np.argsort(cost)
     chosen: list[Vec] = []
     for i in order[np.isfinite(cost[order])]:
@@ -175,24 +182,24 @@ def _forbidden(
         bad |= sign * points[:, 2] < max(0.35 * spec.diameter_mm, 3.0)
     for other in taken:
         apart = np.linalg.norm(points - np.array(other.centre), axis=1)
-        bad |= apart < other.radius_mm + reach_mm + 3
+        bad |= apart < other.radius_mm + 0.8 * reach_mm + 3
     return bad
 
 
 def _vessel_distance(
-    build: Build, organ: Organ, points: NDArray[np.float64], scale: tuple[float, float]
+    build: Build, organ: Organ, points: NDArray[np.float64], scale: tuple[float, float], *, thinnest_mm: float = 1.2
 ) -> NDArray[np.float64]:
-    """From each point to the wall of the nearest visible vessel, mm."""
+    """From each point to the wall of the nearest vessel of at least this radius, mm; infinite where there is none."""
     samples, radii = [], []
     for tube in build.tubes.get(organ, ()):
-        if tube.r_start * scale[1] < 1.2:
+        if tube.r_start * scale[1] < thinnest_mm:
             continue
         for t in (0.0, 0.25, 0.5, 0.75):
             place = [a + t * (b - a) for a, b in zip(tube.start, tube.end, strict=True)]
             samples.append((place[0] * scale[0], place[1] * scale[1], place[2] * scale[1]))
             radii.append(tube.r_start * scale[1])
     if not samples:
-        return np.zeros(len(points))
+        return np.full(len(points), np.inf)
     distance, nearest = cKDTree(np.array(samples)).query(points)
     result: NDArray[np.float64] = np.asarray(distance) - np.array(radii)[np.asarray(nearest)]
     return result

@@ -28,7 +28,7 @@ class _Style:
     fine: tuple[float, float]
 
 
-_IRREGULAR = _Style((0.55, 0.95), (0.5, 1.25), 0.55, (0.13, 0.22), (0.04, 0.09))
+_IRREGULAR = _Style((0.55, 0.95), (0.5, 1.25), 0.55, (0.12, 0.21), (0.03, 0.07))
 _STYLES = {
     LesionKind.SOLID: _IRREGULAR,
     LesionKind.NECROTIC: _IRREGULAR,
@@ -89,7 +89,7 @@ class Shape:
         across = 1.0 + margin + 0.6 * float(np.hypot(*self.lean))
         if len(self.spikes):
             height = max(height, float(np.abs(self.spikes[:, 0]).max()))
-            across = max(across, 1.4)
+            across = max(across, 1.45)
         return min(height, _REACH), min(across, _REACH)
 
     def level(self, z: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
@@ -120,7 +120,8 @@ class Shape:
         for lz, ly, lx, r in self.lobes:
             distance = np.sqrt((z - lz) ** 2 + (y - ly) ** 2 + (x - lx) ** 2)
             total += np.exp(np.clip((r - distance) / k, -60, 20))
-        return (k * np.log(total + 1e-20)).astype(np.float32)
+        np.log(total + np.float32(1e-20), out=total)
+        return total * np.float32(k)
 
     def hounsfield(self, axes: tuple[FloatArray, FloatArray, FloatArray], level: FloatArray, base: float) -> FloatArray:
         """Hounsfield units inside, on the grid of ``level``; ``base`` is the value of the lesion's own tissue."""
@@ -166,7 +167,7 @@ def random_shape(rng: np.random.Generator, spec: LesionSpec) -> Shape:
     lobes = _random_lobes(rng, axes) if lobed else np.zeros((0, 4), dtype=np.float32)
     spikes = np.zeros((0, 5), dtype=np.float32)
     if spec.kind is LesionKind.SPICULATED:
-        shrink = 0.68
+        shrink = 0.62
         axes = (axes[0] * shrink, axes[1] * shrink, shrink)
         spikes = _random_spikes(rng, spec.diameter_mm)
     box = ((-_REACH,) * 3, (_REACH,) * 3)
@@ -215,14 +216,14 @@ def _random_lobes(rng: np.random.Generator, axes: tuple[float, float, float]) ->
 
 
 def _random_spikes(rng: np.random.Generator, diameter_mm: float) -> FloatArray:
-    n = int(rng.integers(11, 20))
-    direction = rng.standard_normal((n, 3)) * (0.7, 1.0, 1.0)
+    n = int(rng.integers(18, 32))
+    direction = rng.standard_normal((n, 3)) * (0.4, 1.0, 1.0)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    tips = direction * rng.uniform(0.8, 1.25, n)[:, None]
-    # Spicules stay thin strands of about 2 mm however large the lesion.
-    core = np.minimum(rng.uniform(0.12, 0.24, n), 5.0 / diameter_mm + 0.08)
-    tip = np.full(n, min(0.05, 1.2 / diameter_mm))
-    return np.column_stack([tips, core, tip]).astype(np.float32)
+    tips = direction * rng.uniform(0.75, 1.35, n)[:, None]
+    # Spicules stay strands of 1 to 3 mm however large the lesion.
+    root = np.minimum(rng.uniform(0.12, 0.24, n), rng.uniform(2.5, 5.0, n) / diameter_mm + 0.03)
+    tip = np.full(n, min(0.05, 1.0 / diameter_mm))
+    return np.column_stack([tips, root, tip]).astype(np.float32)
 
 
 def _random_spots(rng: np.random.Generator, spec: LesionSpec, axes: tuple[float, float, float]) -> FloatArray:
@@ -233,9 +234,9 @@ def _random_spots(rng: np.random.Generator, spec: LesionSpec, axes: tuple[float,
         return np.zeros((0, 5), dtype=np.float32)
     n = int(rng.integers(3, 8))
     place = rng.uniform(-0.55, 0.55, (n, 3)) * np.array(axes)
-    # A calcification below the pixel is invisible: at least 1.6 mm across.
-    radius = np.maximum(rng.uniform(0.06, 0.2, n), 1.6 / spec.diameter_mm)
-    return np.column_stack([place, radius, rng.uniform(250, 600, n)]).astype(np.float32)
+    # A calcification much thinner than the slice drowns in partial volume: at least 3 mm across, where that fits.
+    radius = np.maximum(rng.uniform(0.06, 0.24, n), min(3.0 / spec.diameter_mm, 0.4))
+    return np.column_stack([place, radius, rng.uniform(280, 650, n)]).astype(np.float32)
 
 
 def _random_core(rng: np.random.Generator, spec: LesionSpec) -> tuple[float, float] | None:

@@ -142,9 +142,9 @@ def paint_skeleton(build: Build) -> None:
         plates.append(((205.0, -20.0, side * 70.0), (7.0, 7.0, 62.0), side * 0.35))
     plates.append(((75.0, -92.0, 0.0), (75.0, 6.0, 17.0), 0.0))
     for centre, radii, turn in plates:
-        window = canvas.around(centre, max(radii[1:]) if radii[0] < max(radii[1:]) else max(radii))
+        window = canvas.around(centre, max(radii))
         if window is not None:
-            level = window.ellipsoid(centre, radii, turn=turn) + 0.6 * build.wobble[window.box]
+            level = window.ellipsoid(centre, radii, turn=turn) + np.float32(0.6) * build.wobble[window.box]
             canvas.paint(window, level, 560.0, "bone")
             canvas.paint(window, level - 2.2, 170.0, "bone")
     _paint_spine(build, float(rng.uniform(140, 220)))
@@ -162,7 +162,7 @@ def _paint_ribs(build: Build) -> None:
     level = np.minimum(3.6 - np.abs(cavity + 5.5), 5.5 - np.abs(phase))
     # The costal margin: no ribs in front of the belly, none where the sternum is.
     margin = window.z + 35 + 0.75 * window.y
-    level = np.minimum(level, np.minimum(margin, np.abs(window.x) - 20 - 0.0 * window.y))
+    level = np.minimum(level, np.minimum(margin, np.abs(window.x) - 20))
     front = window.y < -62
     canvas.paint(window, level, np.where(front, 110, 620).astype(np.float32), "bone")
     canvas.paint(window, level - 2.0, np.where(front, 90, 260).astype(np.float32), "bone")
@@ -188,7 +188,8 @@ def _paint_spine(build: Build, marrow: float) -> None:
     hole = np.sqrt((window.x / 11.5) ** 2 + ((window.y - canal_y) / 9.5) ** 2)
     arch = 4.2 - np.abs((hole - 1) * 10 - 4.2) + np.minimum(4 - 0.4 * phase, 0)
     spinous = np.minimum(
-        4.2 - np.abs(window.x), np.minimum(window.y - canal_y - 12, canal_y + 24 + 0.3 * min(build.fat_mm, 20) - window.y) + 5 - 0.8 * phase
+        4.2 - np.abs(window.x),
+        np.minimum(window.y - canal_y - 12, canal_y + 24 + 0.3 * min(build.fat_mm, 20) - window.y) + 5 - 0.8 * phase,
     )
     transverse = np.minimum(
         5 - np.abs(window.y - canal_y - 2 - 0.15 * np.abs(window.x)),
@@ -265,15 +266,23 @@ def _paint_great_vessels(build: Build) -> None:
         (-200.0, 34.0, 5.0), (-300.0, 34.0, 4.0),
     ]  # fmt: skip
     aorta = chain(arch, [15, 16, 15, 14, 13, 12.5, 12, 11.5, 10.5, 9.5, 9])
-    cava = chain(
-        [(175.0, 0.0, -30.0), (120.0, -10.0, -31.0), (66.0, -12.0, -29.0)], [8, 9.5, 10]
-    ) + chain([(60.0, -5.0, -26.0), (-15.0, 18.0, -24.0), (-110.0, 33.0, -20.0), (-300.0, 36.0, -18.0)], [11, 11, 11, 10])
+    cava = chain([(175.0, 0.0, -30.0), (120.0, -10.0, -31.0), (66.0, -12.0, -29.0)], [8, 9.5, 10]) + chain(
+        [(60.0, -5.0, -26.0), (-15.0, 18.0, -24.0), (-110.0, 33.0, -20.0), (-300.0, 36.0, -18.0)], [11, 11, 11, 10]
+    )
     pulmonary = chain(
-        [(72.0, -40.0, 14.0), (95.0, -32.0, 17.0), (112.0, -10.0, 12.0 + j[2]), (104.0, 2.0, -16.0), (98.0, 8.0, -36.0)],
+        [
+            (72.0, -40.0, 14.0),
+            (95.0, -32.0, 17.0),
+            (112.0, -10.0, 12.0 + j[2]),
+            (104.0, 2.0, -16.0),
+            (98.0, 8.0, -36.0),
+        ],
         [13, 13.5, 13, 10.5, 9],
     ) + chain([(108.0, -12.0, 18.0), (112.0, 8.0, 30.0), (102.0, 16.0, 38.0)], [12, 10.5, 9])
     head = chain([(145.0, -6.0, -8.0), (185.0, 2.0, -18.0), (240.0, 5.0, -24.0)], [6.5, 6, 5])
-    head += chain([(148.0, 5.0, 5.0), (240.0, 8.0, 16.0)], [4.5, 4]) + chain([(145.0, 20.0, 14.0), (240.0, 14.0, 32.0)], [5.5, 5])
+    head += chain([(148.0, 5.0, 5.0), (240.0, 8.0, 16.0)], [4.5, 4]) + chain(
+        [(145.0, 20.0, 14.0), (240.0, 14.0, 32.0)], [5.5, 5]
+    )
     innominate = chain([(150.0, -14.0, -27.0), (162.0, -22.0, 5.0), (180.0, -12.0, 26.0)], [7.5, 7, 6.5])
     gullet = chain([(240.0, 36.0, 4.0), (120.0, 38.0, 5.0), (40.0, 32.0, 4.0), (-25.0, 22.0, 14.0)], [7, 7, 7, 8])
     paint_tubes(build.canvas, gullet, 45.0, "other")
@@ -299,9 +308,9 @@ def _grow_lung_vessels(build: Build, side: int) -> None:
     canvas, rng = build.canvas, build.rng
     level = build.levels["lung RIGHT" if side < 0 else "lung LEFT"]
     hilum = (98.0, 14.0, side * 36.0)
-    for turn in np.linspace(0, 2 * np.pi, 13, endpoint=False) + rng.uniform(0, 0.4):
+    for turn in np.linspace(0, 2 * np.pi, 15, endpoint=False) + rng.uniform(0, 0.4):
         heading = (np.cos(turn), np.sin(turn), side * rng.uniform(0.25, 0.95))
-        tree = grow_tree(rng, hilum, heading, radius=rng.uniform(3.2, 4.6), length=25.0, depth=5, spread=0.7)
+        tree = grow_tree(rng, hilum, heading, radius=rng.uniform(3.2, 4.6), length=24.0, depth=6, spread=0.75)
         kept = [tube for tube in tree if _level_at(canvas, level, tube.end) > tube.r_end + 2.0]
         build.add_tubes(Organ.LUNG, kept, 60.0 + 0.35 * build.contrast[1])
 

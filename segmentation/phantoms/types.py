@@ -137,7 +137,7 @@ _ENTRIES = {
     Organ.RETROPERITONEUM: OrganEntry(
         (_K.LYMPH_NODE, *_MASSES),
         (9.0, 32.0),
-        ("abdomen", "chest_abdomen"),
+        ("abdomen",),
         sided=True,
         touching=(Touching.VESSEL,),
     ),

@@ -1,123 +1,26 @@
-"""Real cases from ../shared/data (or COHORT_REAL_DATA): read here, copied nowhere."""
+"""Fixtures of the real cases; a test that asks for one is skipped, with the reason, where the data is absent."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import nibabel as nib
-import numpy as np
-import pydicom
 import pytest
-from matplotlib.path import Path as Polygon
-
-from segmentation.geometry import apply_affine, volume_affine
-from segmentation.types import Line, Volume
-
-ROOT = Path(os.environ.get("COHORT_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-SARCOMAS = ("STS_001", "STS_005", "STS_009", "STS_017", "STS_021", "STS_025", "STS_029", "STS_033")
+from cases import RealCase, load_deeplesion, load_ibsi, load_lidc, load_sarcomas
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RealCase:
-    """A lesion with its truth; ``lines`` are those that readers drew, where there are any."""
-
-    case_id: str
-    volume: Volume
-    truth: np.ndarray
-    lines: tuple[Line, ...] = ()
+@pytest.fixture(scope="session")
+def lidc() -> RealCase:
+    return load_lidc()
 
 
-def real_data(name: str) -> Path:
-    folder = ROOT / name
-    if not folder.is_dir():
-        pytest.skip(f"real data {name} is not at {ROOT} (set COHORT_REAL_DATA)")
-    return folder
+@pytest.fixture(scope="session")
+def sarcomas() -> tuple[RealCase, ...]:
+    return load_sarcomas()
 
 
-def read_series(folder: Path) -> Volume:
-    slices = [pydicom.dcmread(path) for path in sorted(folder.glob("*.dcm"))]
-    orientation = [float(v) for v in slices[0].ImageOrientationPatient]
-    normal = np.cross(orientation[:3], orientation[3:])
-    slices.sort(key=lambda ds: float(np.dot(normal, np.asarray(ds.ImagePositionPatient, dtype=float))))
-    voxels = np.stack(
-        [ds.pixel_array.astype(np.float32) * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices]
-    )
-    affine = volume_affine(
-        [float(v) for v in slices[0].ImagePositionPatient],
-        [float(v) for v in slices[-1].ImagePositionPatient],
-        len(slices),
-        orientation,
-        [float(v) for v in slices[0].PixelSpacing],
-    )
-    return Volume(
-        np.clip(np.rint(voxels), -1024, 3071).astype(np.int16),
-        affine,
-        str(slices[0].FrameOfReferenceUID),
-        str(slices[0].SeriesInstanceUID),
-        tuple(str(ds.SOPInstanceUID) for ds in slices),
-    )
+@pytest.fixture(scope="session")
+def ibsi() -> RealCase:
+    return load_ibsi()
 
 
-def rasterise(structure_set: Path, roi_name: str, volume: Volume) -> np.ndarray:
-    """Voxels whose centres lie in an odd number of the ROI's contours on their slice."""
-    ds = pydicom.dcmread(structure_set)
-    numbers = [int(roi.ROINumber) for roi in ds.StructureSetROISequence if str(roi.ROIName) == roi_name]
-    assert len(numbers) == 1, f"{len(numbers)} structures of that name"
-    inverse = np.linalg.inv(volume.affine)
-    mask = np.zeros(volume.voxels.shape, dtype=bool)
-    rows, columns = np.indices(volume.voxels.shape[1:])
-    centres = np.column_stack([columns.ravel(), rows.ravel()])
-    for roi in ds.ROIContourSequence:
-        if int(roi.ReferencedROINumber) != numbers[0]:
-            continue
-        for contour in roi.ContourSequence:
-            points = apply_affine(inverse, np.asarray(contour.ContourData, dtype=float).reshape(-1, 3))
-            index = round(float(points[:, 0].mean()))
-            assert np.abs(points[:, 0] - index).max() < 0.1, "a contour off its slice"
-            if len(points) >= 3 and 0 <= index < len(mask):
-                mask[index] ^= Polygon(points[:, [2, 1]]).contains_points(centres).reshape(rows.shape)
-    return mask
-
-
-def load_lidc() -> RealCase:
-    folder = real_data("lidc_0001")
-    volume = read_series(folder / "ct")
-    truth = np.load(folder / "consensus.npz")["consensus"]
-    axes = json.loads((folder / "reader_long_axes.json").read_text())["0001"]
-    lines = tuple(
-        Line(volume.sop_instance_uids.index(a["sop"]), tuple(map(float, a["p1"])), tuple(map(float, a["p2"])))
-        for a in axes
-    )
-    return RealCase("lidc_0001", volume, truth, lines)
-
-
-def load_sarcomas(names: tuple[str, ...] = SARCOMAS) -> Iterator[RealCase]:
-    folder = real_data("sarcoma")
-    for name in names:
-        volume = read_series(folder / name / "CT" / "image")
-        truth = rasterise(folder / name / "CT" / "mask" / "RS.dcm", "GTV_Mass_CT", volume)
-        yield RealCase(name, volume, truth)
-
-
-def load_ibsi() -> RealCase:
-    folder = real_data("ibsi_phantom")
-    volume = read_series(folder / "dicom" / "image")
-    image = nib.load(folder / "nifti" / "mask" / "mask.nii.gz")
-    truth = np.asarray(image.dataobj).astype(bool).transpose(2, 1, 0)
-    return RealCase("ibsi", volume, truth)
-
-
-def load_deeplesion() -> Iterator[RealCase]:
-    """8-bit windowed stacks; HU = 1.765 grey - 184 is assumed, as in a sibling case."""
-    for path in sorted(real_data("deeplesion").glob("*.npz")):
-        with np.load(path) as data:
-            voxels = np.rint(1.765 * data["imgs"].astype(np.float32) - 184).astype(np.int16)
-            truth, (x_mm, y_mm, z_mm) = data["gts"] > 0, data["spacing"]
-        affine = np.zeros((4, 4))
-        affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = z_mm, y_mm, x_mm, 1
-        uids = tuple(f"1.2.3.{i}" for i in range(len(voxels)))
-        yield RealCase(path.stem, Volume(voxels, affine, "1.2.3", "1.2.4", uids), truth)
+@pytest.fixture(scope="session")
+def deeplesion() -> tuple[RealCase, ...]:
+    return load_deeplesion()

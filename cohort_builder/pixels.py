@@ -1,0 +1,113 @@
+"""Stored pixel values of one CT image to Hounsfield units (PS3.3 C.7.6.3, C.7.5.1.1.2, C.11.1)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cohort_builder.headers import READ_ERRORS, integer, text
+from segmentation.types import GeometryError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from cohort_builder.headers import Instance
+
+AIR_HU = -1024
+
+
+def read_hounsfield(instance: Instance) -> NDArray[np.int16]:
+    """(row, column) int16 HU of a single-frame CT image, padding and all below -1024 HU set to -1024.
+
+    Raises
+    ------
+    GeometryError
+        The file cannot be read or decoded, is not the indexed image, is no single-sample MONOCHROME2 image, or exceeds
+        int16.
+
+    """
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a warning may quote a value of the header
+            ds = pydicom.dcmread(instance.path, force=True)
+            _require_same(ds, instance)
+            raw = np.asarray(_decoded(ds))
+    except READ_ERRORS as error:
+        raise GeometryError(f"an image of the series cannot be read or decoded ({type(error).__name__})") from error
+    if raw.shape != (instance.rows, instance.columns):
+        raise GeometryError(
+            f"an image decodes to shape {raw.shape}, its header says ({instance.rows}, {instance.columns})"
+        )
+    stored, padding = _stored_values(raw, ds, instance)
+    return _to_hounsfield(stored, padding, instance)
+
+
+def _require_same(ds: Dataset, instance: Instance) -> None:
+    if text(ds, "SOPInstanceUID") != instance.sop_instance_uid:
+        raise GeometryError("a file of the series changed since it was indexed; index the export again")
+    samples, photometric = integer(ds, "SamplesPerPixel"), text(ds, "PhotometricInterpretation")
+    if samples != 1 or photometric != "MONOCHROME2":
+        raise GeometryError(f"a CT image must be MONOCHROME2 with 1 sample a pixel, got {photometric} with {samples}")
+    bits = [integer(ds, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit")]
+    if None in bits or bits[0] not in {8, 16, 32} or not 1 <= (bits[1] or 0) <= (bits[2] or 0) + 1 <= (bits[0] or 0):
+        raise GeometryError(f"Bits Allocated, Bits Stored and High Bit {bits} do not fit together")
+
+
+def _decoded(ds: Dataset) -> NDArray[np.generic]:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = ds.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_compressed and syntax.is_encapsulated and not get_decoder(syntax).is_available:
+        raise GeometryError(
+            f"no installed codec decodes transfer syntax {syntax}; install them: pip install 'cohort-builder[codecs]'"
+        )
+    pixels: NDArray[np.generic] = ds.pixel_array
+    return pixels
+
+
+def _stored_values(
+    raw: NDArray[np.generic], ds: Dataset, instance: Instance
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Values as stored in the Bits Stored below High Bit, sign extended, and where they are padding.
+
+    Bits outside may hold an overlay. A padding value need not fit into Bits Stored, so it is looked for before and
+    after the mask.
+    """
+    values = raw.astype(np.int64)  # numpy 2 raises on uint16 + (-1024)
+    allocated, stored = integer(ds, "BitsAllocated") or 16, integer(ds, "BitsStored") or 16
+    shift = (integer(ds, "HighBit") or stored - 1) + 1 - stored
+    signed = integer(ds, "PixelRepresentation") == 1
+    inner = (values >> shift) & ((1 << stored) - 1)
+    if signed:
+        inner = np.where(inner >= 1 << (stored - 1), inner - (1 << stored), inner)
+    padding = np.zeros(values.shape, dtype=np.bool_)
+    if instance.pixel_padding_value is not None:
+        limit = instance.pixel_padding_range_limit
+        ends = [instance.pixel_padding_value, instance.pixel_padding_value if limit is None else limit]
+        low, high = sorted(_as_stored(end, allocated, signed=signed) for end in ends)
+        padding = ((values >= low) & (values <= high)) | ((inner >= low) & (inner <= high))
+    return inner, padding
+
+
+def _as_stored(value: int, bits: int, *, signed: bool) -> int:
+    """A padding value, whose VR is ambiguous (US or SS), in the Pixel Representation of the image."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
+
+
+def _to_hounsfield(stored: NDArray[np.int64], padding: NDArray[np.bool_], instance: Instance) -> NDArray[np.int16]:
+    slope, intercept = instance.rescale_slope, instance.rescale_intercept
+    if slope is None or intercept is None:
+        raise GeometryError("an image has no Rescale Slope and Intercept, so no Hounsfield units")
+    hounsfield = np.rint(stored * slope + intercept)
+    hounsfield[padding] = AIR_HU
+    np.maximum(hounsfield, AIR_HU, out=hounsfield)
+    if hounsfield.max(initial=AIR_HU) > np.iinfo(np.int16).max:
+        raise GeometryError(f"an image reaches {hounsfield.max():.0f} HU, which does not fit into int16")
+    result: NDArray[np.int16] = hounsfield.astype(np.int16)
+    return result

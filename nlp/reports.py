@@ -1,0 +1,316 @@
+"""Tables of reports, from a file or from memory, as a stream of :class:`~nlp.types.Report`.
+
+Everything is read as text, so that leading zeros stay. A file is read once for its header, at the call, and then row by
+row; no table is held in memory here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from nlp.types import Report, ReportError
+
+Row = Mapping[str, object]
+OnError = Callable[[ReportError, int], None]
+
+_NEEDED = ("report_id", "text")
+_KNOWN = (*_NEEDED, "accession_number", "study_instance_uid", "patient_id", "study_date", "language", "status")
+_ALSO_WRITTEN = {
+    "accession_numbers": "accession_number",
+    "accessionnumber": "accession_number",
+    "study_instance_uids": "study_instance_uid",
+    "studyinstanceuid": "study_instance_uid",
+    "study_uid": "study_instance_uid",
+    "patientid": "patient_id",
+    "studydate": "study_date",
+    "reportid": "report_id",
+}
+_IDENTIFYING = re.compile(
+    r"(?:^|_)(?:names?|surname|forename|initials|birth\w*|dob|born|mrn|ssn|nhs\w*|insurance\w*|social_security\w*|address|street|"
+    r"city|zip|postcode|postal\w*|phone|telephone|mobile|fax|e?mail|physicians?|doctor|radiologist|referr\w*|requester|"
+    r"requesting\w*|author\w*|reader\w*|operator\w*|technologist|signed\w*|dictated\w*|other_patient_ids?|(?:visit|encounter|"
+    r"admission|case|order|account|hospital|medical_record|patient)_?(?:id|number|no|nr|code)s?|institution\w*|department|ward)(?:_|$)"
+)
+_DELIMITERS = ",;\t"
+_JSON_SUFFIXES = {".jsonl", ".ndjson"}
+_CSV_SUFFIXES = {".csv", ".tsv", ".txt"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table that can be streamed: a name for messages, its columns as found, and its rows."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Callable[[], Iterator[Row | ReportError]]
+
+
+def read_reports(source: object, *, on_error: OnError | None = None) -> Iterator[Report]:
+    """Return the reports of a table, in its order, as a stream.
+
+    Parameters
+    ----------
+    source
+        The path of a CSV file (UTF-8, with or without byte order mark; comma, semicolon or tab; quoted line breaks) or
+        of a JSON Lines file, a list of such paths, a ``pandas.DataFrame``, a ``pyarrow.Table``, a ``datasets.Dataset``,
+        or an iterable of ``Report``, which passes through. Columns ``report_id`` and ``text`` are needed;
+        ``accession_number`` and ``study_instance_uid`` (several separated by ``;``), ``patient_id``, ``study_date``
+        (YYYY-MM-DD or YYYYMMDD), ``language`` and ``status`` are used where they are there. The values of other columns
+        with an identifying name (``patient_name``, ``birth_date``, ``referring_physician`` ...) become
+        ``Report.identifiers``. Column names are compared without regard to case, and spaces count as underscores.
+    on_error
+        Called with the error and the row's number (1 is the first row of data, counted over all of ``source``) for each
+        row that cannot be used: no ``report_id``, an id that was there before (the first is kept), no text, an
+        impossible date, broken JSON. Without it the first such row raises.
+
+    Raises
+    ------
+    ReportError
+        At the call: a file that is absent or of an unknown kind, or a table without the needed columns. While
+        streaming: a file that is not UTF-8; and, without ``on_error``, an unusable row. Messages name files and
+        columns, never a value.
+    """
+    tables = _tables(source)
+    if tables is None:
+        return _passed_through(source, on_error)
+    for table in tables:
+        _mapping(table)
+    return _stream(tables, on_error)
+
+
+def _tables(source: object) -> list[_Table] | None:
+    """The tables of a source; None for reports that are reports already."""
+    if isinstance(source, (str, Path)):
+        return [_file_table(Path(source))]
+    kind = f"{type(source).__module__}.{type(source).__qualname__}"
+    if kind.startswith("pandas.") and kind.endswith("DataFrame"):
+        return [_frame_table(source)]
+    if kind.startswith("pyarrow."):
+        return [_arrow_table(source)]
+    if kind.startswith("datasets."):
+        return [_dataset_table(source)]
+    if isinstance(source, Sequence) and source and all(isinstance(item, (str, Path)) for item in source):
+        return [_file_table(Path(item)) for item in source if isinstance(item, (str, Path))]
+    return None
+
+
+def _passed_through(source: object, on_error: OnError | None) -> Iterator[Report]:
+    if not isinstance(source, Iterable):
+        raise ReportError(
+            f"cannot read reports from a {type(source).__name__}; give a path, a list of paths, a pandas.DataFrame, a "
+            "pyarrow.Table, a datasets.Dataset or an iterable of nlp.Report"
+        )
+    return _unique(_only_reports(source), on_error)
+
+
+def _only_reports(source: Iterable[object]) -> Iterator[Report]:
+    for item in source:
+        if not isinstance(item, Report):
+            raise ReportError(f"expected nlp.Report objects, got a {type(item).__name__}")
+        yield item
+
+
+def _stream(tables: Sequence[_Table], on_error: OnError | None) -> Iterator[Report]:
+    def reports() -> Iterator[Report | ReportError]:
+        for table in tables:
+            mapping, identifying = _mapping(table)
+            for row in table.rows():
+                yield row if isinstance(row, ReportError) else _report(row, mapping, identifying)
+
+    return _unique(reports(), on_error)
+
+
+def _unique(items: Iterable[Report | ReportError], on_error: OnError | None) -> Iterator[Report]:
+    """The usable reports; each other row's error, with its number, to ``on_error``."""
+    seen: set[str] = set()
+    for number, item in enumerate(items, start=1):
+        error = item if isinstance(item, ReportError) else None
+        if isinstance(item, Report) and item.report_id in seen:
+            error = ReportError("report_id was already used by an earlier row; it must be unique, the first row is kept")
+        if isinstance(item, Report) and error is None:
+            seen.add(item.report_id)
+            yield item
+        elif error is not None:
+            if on_error is None:
+                raise ReportError(f"row {number}: {error}")
+            on_error(error, number)
+
+
+def _file_table(path: Path) -> _Table:
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise ReportError(f"no reports file {path.name!r} at the given place")
+    if suffix in _JSON_SUFFIXES:
+        first = next(_json_rows(path), None)
+        columns = tuple(first) if isinstance(first, Mapping) else ()
+        return _Table(path.name, columns, lambda: _json_rows(path))
+    if suffix in _CSV_SUFFIXES:
+        return _Table(path.name, _csv_columns(path), lambda: _csv_rows(path))
+    raise ReportError(f"{path.name!r} is neither CSV ({', '.join(sorted(_CSV_SUFFIXES))}) nor JSON Lines (.jsonl, .ndjson)")
+
+
+def _csv_columns(path: Path) -> tuple[str, ...]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        return tuple(next(csv.reader(_decoded(lines, path), delimiter=_delimiter(path)), ()))
+
+
+def _csv_rows(path: Path) -> Iterator[Row | ReportError]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(_decoded(lines, path), delimiter=_delimiter(path))
+        columns = next(rows, [])
+        while True:
+            try:
+                values = next(rows, None)
+            except csv.Error as error:
+                yield ReportError(f"the row is not readable as CSV ({error})")
+                continue
+            if values is None:
+                return
+            if not values:
+                continue
+            if len(values) != len(columns):
+                yield ReportError(f"the row has {len(values)} fields, the header {len(columns)}; is a text unquoted?")
+            else:
+                yield dict(zip(columns, values, strict=True))
+
+
+def _delimiter(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        header = next(_decoded(lines, path), "")
+    return max(_DELIMITERS, key=header.count)
+
+
+def _json_rows(path: Path) -> Iterator[Row | ReportError]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for line in _decoded(lines, path):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield ReportError(f"the line is not valid JSON ({error.msg} at column {error.colno})")
+                continue
+            yield row if isinstance(row, dict) else ReportError("the line holds no JSON object")
+
+
+def _decoded(lines: Iterable[str], path: Path) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise ReportError(
+            f"{path.name!r} is not UTF-8 (first bad byte at {error.start} of a block); convert it first, for example "
+            f"with: iconv -f WINDOWS-1252 -t UTF-8 {path.name!r}"
+        ) from error
+
+
+def _frame_table(frame: Any) -> _Table:
+    columns = tuple(str(column) for column in frame.columns)
+
+    def rows() -> Iterator[Row]:
+        for values in frame.itertuples(index=False, name=None):
+            yield dict(zip(columns, values, strict=True))
+
+    return _Table("the DataFrame", columns, rows)
+
+
+def _arrow_table(table: Any) -> _Table:
+    def rows() -> Iterator[Row]:
+        for batch in table.to_batches(max_chunksize=1024):
+            yield from batch.to_pylist()
+
+    return _Table("the pyarrow.Table", tuple(table.column_names), rows)
+
+
+def _dataset_table(dataset: Any) -> _Table:
+    if isinstance(dataset, Mapping):
+        raise ReportError(f"the datasets.DatasetDict has the splits {sorted(dataset)}; give one of them")
+    return _Table("the Dataset", tuple(dataset.column_names or ()), lambda: iter(dataset))
+
+
+def _mapping(table: _Table) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Our column names to the table's, and the table's other identifying columns."""
+    mapping: dict[str, str] = {}
+    identifying = []
+    for column in table.columns:
+        plain = re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())).lower()
+        known = _ALSO_WRITTEN.get(plain, plain)
+        if known in _KNOWN:
+            if known in mapping:
+                raise ReportError(f"{table.name} has two columns for {known!r}: {mapping[known]!r} and {column!r}")
+            mapping[known] = column
+        elif _IDENTIFYING.search(plain):
+            identifying.append(column)
+    missing = [name for name in _NEEDED if name not in mapping]
+    if missing:
+        raise ReportError(
+            f"{table.name} lacks {' and '.join(repr(name) for name in missing)}; it has the columns "
+            f"{list(table.columns)}; needed are {list(_NEEDED)}, and accession_number, study_instance_uid or patient_id "
+            "with study_date to join a report to its study"
+        )
+    return mapping, tuple(identifying)
+
+
+def _report(row: Row, mapping: Mapping[str, str], identifying: Sequence[str]) -> Report | ReportError:
+    values = {name: _texts(row.get(column)) for name, column in mapping.items()}
+    if not any(text.strip() for text in values["text"]):
+        return ReportError("the text is empty")
+    first = {name: found[0].strip() if found else "" for name, found in values.items()}
+    if not first["report_id"]:
+        return ReportError("report_id is empty; every report needs one that is unique in its source")
+    study_date = _date(first.get("study_date", ""))
+    if isinstance(study_date, ReportError):
+        return study_date
+    return Report(
+        report_id=first["report_id"],
+        text="".join(values["text"]),
+        accession_numbers=_several(values.get("accession_number", ())),
+        study_instance_uids=_several(values.get("study_instance_uid", ())),
+        patient_id=first.get("patient_id") or None,
+        study_date=study_date,
+        language=first.get("language") or "en",
+        status=first.get("status") or "final",
+        identifiers=tuple(
+            dict.fromkeys(text.strip() for column in identifying for text in _texts(row.get(column)) if text.strip())
+        ),
+    )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """A cell as text; empty where nothing stands. Only a list has several."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, (list, tuple)):
+        return tuple(text for item in value for text in _texts(item))
+    if value is None or type(value).__name__ in {"NAType", "NaTType"}:
+        return ()
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if number != number:  # noqa: PLR0124 - the one value that differs from itself: a missing cell
+            return ()
+        return (str(int(value)) if number.is_integer() else str(value),)
+    if isinstance(value, (date, datetime)):
+        return (value.isoformat(),)
+    return (str(value),)
+
+
+def _several(cell: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for text in cell for part in text.split(";") if part.strip()))
+
+
+def _date(written: str) -> date | ReportError | None:
+    if not written:
+        return None
+    for pattern in ("%Y-%m-%d", "%Y%m%d"):
+        try:
+            return datetime.strptime(written[: 10 if "-" in pattern else 8], pattern).date()  # noqa: DTZ007 - a day
+        except ValueError:
+            continue
+    return ReportError("study_date is no date of the form YYYY-MM-DD or YYYYMMDD")
