@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from segmentation.geometry import FloatArray
-
-if TYPE_CHECKING:
-    from cohort_builder.pacs import Instance
 
 _TISSUE_HU = -300.0
 _WORKING_MM = 2.0  # the slice is thinned to about this grid
@@ -19,7 +14,7 @@ _LEAST_BODY_MM2 = 4000.0
 _OTHER_LEG = 0.2
 
 
-def body_middle_mm(hounsfield: NDArray[np.floating], affine: FloatArray) -> float | None:
+def body_middle_mm(hounsfield: NDArray[np.int16], affine: FloatArray) -> float | None:
     """LPS x of the body's middle on one slice, or None where it cannot be told.
 
     The body is the largest piece above -300 HU after an opening that cuts off table and lines, with others of at least
@@ -64,19 +59,3 @@ def body_middle_mm(hounsfield: NDArray[np.floating], affine: FloatArray) -> floa
         return None
     row, column = np.argwhere(filled).mean(axis=0) * steps
     return float(affine[0, 3] + affine[0, 1] * row + affine[0, 2] * column)
-
-
-def read_slice_hu(instance: Instance) -> NDArray[np.float64] | None:
-    """(row, column) HU of a single-frame CT image, or None where its pixels cannot be read."""
-    import pydicom
-
-    try:
-        dataset = pydicom.dcmread(instance.path)
-        pixels = np.asarray(dataset.pixel_array, dtype=np.float64)
-    except (OSError, ValueError, AttributeError, KeyError, RuntimeError, NotImplementedError, EOFError):
-        return None
-    if pixels.ndim != 2:
-        return None
-    slope = 1.0 if instance.rescale_slope is None else instance.rescale_slope
-    intercept = 0.0 if instance.rescale_intercept is None else instance.rescale_intercept
-    return pixels * slope + intercept

@@ -58,8 +58,8 @@ class Stroke:
 def strokes_of(located: Sequence[LocatedAnnotation]) -> list[Stroke]:
     """One stroke for each annotation, but one for two lines that the same hand drew as the axes of a pair.
 
-    The axes of a pair: two lines on one image from one presentation state (or one group), within 20 degrees of
-    perpendicular, crossing away from their ends. The best such partners are joined, each line once.
+    The axes of a pair: two lines on one image from one presentation state, within 20 degrees of perpendicular, crossing
+    away from their ends. The best such partners are joined, each line once.
     """
     ordered = sorted(located, key=lambda item: (item.annotation.annotation_id, item.points_lps_mm))
     lines = [item for item in ordered if item.annotation.kind is AnnotationKind.LINE]
@@ -123,7 +123,7 @@ def _apart(a: Stroke, b: Stroke) -> tuple[float, bool]:
     distance = max(_in_radii(a, b.centre), _in_radii(b, a.centre))
     sizes = sorted(float(stroke.radii_mm[0]) for stroke in (a, b) if stroke.radii_mm is not None)
     alike = sizes[0] / sizes[1]
-    if _same_hand(a, b) and _same_image(a, b) and distance > _COINCIDENT and not _strokes_cross(a, b):
+    if _same_hand(a, b) and _same_image(a.located, b.located) and distance > _COINCIDENT and not _strokes_cross(a, b):
         return inf, False  # nobody measures one thing twice, side by side, on one image
     loose = distance <= _INSIDE_LOOSE and alike >= _ALIKE_LOOSE
     return (distance if alike >= _ALIKE else inf), loose
@@ -142,13 +142,12 @@ def _arrows_apart(a: Stroke, b: Stroke) -> tuple[float, bool]:
 
 
 def _same_hand(a: Stroke, b: Stroke) -> bool:
-    first, second = a.located.annotation, b.located.annotation
-    same_group = first.drawn_by_group is not None and first.drawn_by_group == second.drawn_by_group
-    return same_group or first.source.sop_instance_uid == second.source.sop_instance_uid
+    """One presentation state is one reader's. Several may be, too: then the strokes count as two readers'."""
+    return a.located.annotation.source.sop_instance_uid == b.located.annotation.source.sop_instance_uid
 
 
-def _same_image(a: Stroke, b: Stroke) -> bool:
-    first, second = a.located.annotation, b.located.annotation
+def _same_image(a: LocatedAnnotation, b: LocatedAnnotation) -> bool:
+    first, second = a.annotation, b.annotation
     return (first.sop_instance_uid, first.frame_number) == (second.sop_instance_uid, second.frame_number)
 
 
@@ -178,11 +177,7 @@ def _crossing(first: FloatArray, second: FloatArray) -> tuple[float, float] | No
 
 def _axes_of_pair(a: LocatedAnnotation, b: LocatedAnnotation) -> tuple[float, str, str] | None:
     """How well two lines serve as the axes of one pair (small is good), with ids to break ties; None if not at all."""
-    first, second = a.annotation, b.annotation
-    same_hand = first.source.sop_instance_uid == second.source.sop_instance_uid or (
-        first.drawn_by_group is not None and first.drawn_by_group == second.drawn_by_group
-    )
-    if not same_hand or (first.sop_instance_uid, first.frame_number) != (second.sop_instance_uid, second.frame_number):
+    if a.annotation.source.sop_instance_uid != b.annotation.source.sop_instance_uid or not _same_image(a, b):
         return None
     p, q = np.asarray(a.points_lps_mm), np.asarray(b.points_lps_mm)
     crossing = _crossing(p, q)
@@ -193,7 +188,7 @@ def _axes_of_pair(a: LocatedAnnotation, b: LocatedAnnotation) -> tuple[float, st
     if cosine > _PERPENDICULAR_COS:
         return None
     off_centre = abs(crossing[0] - 0.5) + abs(crossing[1] - 0.5)
-    return cosine + off_centre, first.annotation_id, second.annotation_id
+    return cosine + off_centre, a.annotation.annotation_id, b.annotation.annotation_id
 
 
 def _pair(long: LocatedAnnotation, short: LocatedAnnotation) -> LocatedAnnotation:

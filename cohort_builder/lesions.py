@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cohort_builder.body import body_middle_mm, read_slice_hu
+from cohort_builder.body import body_middle_mm
+from cohort_builder.evidence import text_tolerance_mm
 from cohort_builder.grouping import POINTING, Stroke, same_thing, strokes_of
+from cohort_builder.pixels import read_hounsfield
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Point3D, Side, Skip
 from segmentation.geometry import FloatArray, apply_affine, image_points_to_lps, slice_affine
 from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
-    from cohort_builder.pacs import Index, Instance
+    from cohort_builder.headers import Instance
+    from cohort_builder.pacs import Index
 
 _OUTSIDE_PX = 1.0
 _LEAST_LENGTH_MM = 0.5
 _MIDLINE_MM = 15.0
 _SAME_PLANE_MM = 0.01
-_TEXT_MM, _TEXT_FRACTION = 0.6, 0.03
 _GROSS_MM, _GROSS_FRACTION = 3.0, 0.2
 _AXES = {AnnotationKind.LINE: 1, AnnotationKind.BIDIMENSIONAL: 2, AnnotationKind.ELLIPSE: 2}
 _BEST_PROMPT = (AnnotationKind.BIDIMENSIONAL, AnnotationKind.ELLIPSE, AnnotationKind.LINE)
@@ -93,8 +95,7 @@ def disagreement_mm(located: LocatedAnnotation) -> float | None:
     """
     pairs = _stated_and_drawn(located.annotation.stated_mm, located.diameters_mm)
     excess = [
-        max(0.0, abs(stated - drawn) - max(_TEXT_MM, _TEXT_FRACTION * drawn) - _rounding_mm(stated))
-        for stated, drawn in pairs
+        max(0.0, abs(stated - drawn) - text_tolerance_mm(drawn) - _rounding_mm(stated)) for stated, drawn in pairs
     ]
     return max(excess, default=None)
 
@@ -310,8 +311,10 @@ class _Surroundings:
         """Side of the patient of LPS ``x_mm`` on that slice: +x is left; within 15 mm of the middle is MIDLINE."""
         uid = instance.sop_instance_uid
         if uid not in self._middles:
-            hounsfield = read_slice_hu(instance)
-            self._middles[uid] = None if hounsfield is None else body_middle_mm(hounsfield, affine)
+            try:
+                self._middles[uid] = body_middle_mm(read_hounsfield(instance), affine)
+            except GeometryError:  # the pixels become a Skip where they are needed for more than the side
+                self._middles[uid] = None
         middle = self._middles[uid]
         if middle is None:
             return None

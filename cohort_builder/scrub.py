@@ -193,19 +193,19 @@ def _mapped(span: Span, segments: Sequence[Segment]) -> Span:
     start, end = span
     if not 0 <= start <= end:
         raise ValueError(f"a span is 0 <= start <= end, got {span}")
-    before = bisect_right(segments, start, key=lambda segment: segment[0]) - 1  # the last that starts at or before it
-    if before >= 0 and start < segments[before][1] and (start < end or segments[before][0] < start):
-        mapped_start = segments[before][2]
+    first = bisect_right(segments, start, key=lambda segment: segment[1])  # the first that ends behind the start
+    touched = first < len(segments) and segments[first][0] < (start if start == end else start + 1)
+    if touched:
+        mapped_start = segments[first][2]
     else:
-        mapped_start = start + (segments[before][3] - segments[before][1] if before >= 0 else 0)
+        mapped_start = start + (segments[first - 1][3] - segments[first - 1][1] if first else 0)
         if start == end:
             return mapped_start, mapped_start
-    inside = bisect_left(segments, end, key=lambda segment: segment[0]) - 1  # the last that starts before the end
-    if inside < 0:
+    last = bisect_left(segments, end, key=lambda segment: segment[0]) - 1  # the last that starts before the end
+    if last < 0:
         return mapped_start, end
-    if end <= segments[inside][1]:
-        return mapped_start, segments[inside][3]
-    return mapped_start, end + segments[inside][3] - segments[inside][1]
+    _, segment_end, _, mapped_end = segments[last]
+    return mapped_start, mapped_end + max(0, end - segment_end)
 
 
 @lru_cache(maxsize=256)

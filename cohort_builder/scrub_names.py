@@ -143,7 +143,7 @@ class KnownNames:
         """Yield maximal runs of neighbouring parts, initials and particles that hold at least one part."""
         run: list[re.Match[str]] = []
         for word in _WORD.finditer(text):
-            if not (self._is_part(word) or _core(word.group()) in self._particles or self._is_initials(word)):
+            if not (self._is_part(word) or _core(word.group()) in self._particles or self._may_be_initials(word)):
                 continue
             if run and not self._continues(run[-1], word, text):
                 yield from self._closed(run)
@@ -155,11 +155,17 @@ class KnownNames:
         return any(spelling in self._parts for spelling in _spellings(_core(word.group())))
 
     def _is_initials(self, word: re.Match[str]) -> bool:
+        return self._may_be_initials(word) and self._initials.issuperset(word.group().lower())
+
+    def _may_be_initials(self, word: re.Match[str]) -> bool:
+        """Whether these can be a person's initials: one letter can be of a middle name that the record lacks."""
         letters = word.group()
-        return len(letters) <= 3 and letters.isupper() and self._initials.issuperset(letters.lower())
+        return letters.isupper() and (
+            len(letters) == 1 or (len(letters) <= 3 and self._initials.issuperset(letters.lower()))
+        )
 
     def _continues(self, last: re.Match[str], word: re.Match[str], text: str) -> bool:
-        gap = _GAP_AFTER_INITIAL if self._is_initials(last) else _GAP
+        gap = _GAP_AFTER_INITIAL if self._may_be_initials(last) else _GAP
         return gap.fullmatch(text, last.end(), word.start()) is not None
 
     def _closed(self, run: list[re.Match[str]]) -> Iterator[list[re.Match[str]]]:
@@ -220,8 +226,8 @@ _TITLE = r"(?:Drs?|DRS?|Prof|PROF|Professor|PROFESSOR|Doctor|DOCTOR|Mr|Mrs|Ms|Mx
 _WORD_OF_NAME = rf"(?!{_STOP})(?:[A-Z]\.|[A-Z](?:['-]?[^\W\d_])*(?!\w))"
 _BEFORE_WORD = r"(?:(?:von|van|der|den|de|del|della|di|da|du|la|le|bin|ibn|al|el|ter|ten)[ -]){0,2}"
 _NAME = rf"{_BEFORE_WORD}{_WORD_OF_NAME}(?:[ \t]+{_BEFORE_WORD}{_WORD_OF_NAME}){{0,3}}"
-_NAMES = rf"{_NAME}(?:(?:\s*[&/]\s*|\s+(?i:and)\s+|,\s+(?={_TITLE}))(?:{_TITLE}\s+)?{_NAME})*"
-_LISTED = rf"{_NAME}(?:,[ \t]*{_NAME})?(?:(?:\s*[&/;]\s*|\s+(?i:and)\s+)(?:{_TITLE}\s+)?{_NAME})*"
+_NAMES = rf"{_NAME}(?:(?:\s*[&/]\s*|\s+(?i:and)\s+)(?!{_TITLE}){_NAME})*"
+_LISTED = rf"{_NAME}(?:,[ \t]*(?!{_TITLE}){_NAME})?(?:(?:\s*[&/;]\s*|\s+(?i:and)\s+)(?!{_TITLE}){_NAME})*"
 _DEGREE = r"(?:M\.?D\b\.?|MBBS|MBChB|FRCR|FRCPC|FACR|Ph\.?D\b\.?|D\.O\.|DO\b|RN\b|PA-C|ARNP|CRNP)"
 _ACT = (
     r"(?i:dictated|signed|read|reported|interpreted|reviewed|approved|verified|transcribed|performed|authenticated"

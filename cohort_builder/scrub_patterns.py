@@ -95,8 +95,8 @@ _VERB_MAY = re.compile(r"(?<![A-Za-z])(?:MAY|may)(?![A-Za-z])")
 
 # ---- addresses and numbers ------------------------------------------------------------------------------------------
 _URL = re.compile(
-    r"(?:https?|ftp|file|dicomweb)(?:\+\w+)?://[^\s<>\"]+|\bwww\.[\w-]+\.[^\s<>\"]+"
-    r"|(?<![\w.@-])[a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>\"]*)?",
+    r"(?:https?|ftp|file|dicomweb)(?:\+\w+)?://[^\s<>\"]*[\w/=]|\bwww\.[\w-]+\.[^\s<>\"]*[\w/=]"
+    r"|(?<![\w.@-])[a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info)\b(?:/(?:[^\s<>\"]*[\w/=])?)?",
     _I,
 )
 _EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)*")

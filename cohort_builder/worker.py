@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,7 +133,7 @@ class _ShardRun:
     def _jobs(self) -> Iterator[SegmentationJob]:
         for patient_key in self.task.plan.patient_keys:
             reports = self.task.reports.get(patient_key, ())
-            case = self._guard("patient", patient_key, lambda k=patient_key, r=reports: self._read(k, r))
+            case = self._guard("patient", patient_key, partial(self._read, patient_key, reports))
             if case is None:
                 continue
             plans, skips = plan_stacks(case.lesions, self.index)
@@ -148,7 +148,7 @@ class _ShardRun:
         return read_patient(patient_key, self.index, reports, self.extractor, self.task.config.link)
 
     def _open(self, case: PatientCase, plan: StackPlan) -> Iterator[SegmentationJob]:
-        volume = self._guard("volumes", plan.stack.series_instance_uid, lambda: load_stack(plan.stack))
+        volume = self._guard("volumes", plan.stack.series_instance_uid, partial(load_stack, plan.stack))
         if volume is None:
             self._lost.update({target.lesion.lesion_id: "NO_VOLUME" for target in plan.targets})
             return

@@ -25,20 +25,23 @@ _CONFIGS: Mapping[str, tuple[str, ...]] = {
     "lesions": ("findings", "unlinked"),
     "volumes": ("volumes",),
     "reports": ("reports",),
+    "preview": ("findings",),
 }
+# For the Hub's viewer, which cannot show NIfTI, and for leafing through. The same files: nothing is stored twice.
+PREVIEW_COLUMNS = ("finding_id", "phrase", "measurements", "preview")
 _SPLIT_ORDER = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One Parquet file of the dataset being assembled; ``path`` is relative to the dataset."""
+    """One Parquet file of the dataset: ``path`` is relative to the dataset, ``arrow_bytes`` by column."""
 
     folder: str
     split: str
     path: str
     rows: int
     row_groups: int
-    arrow_bytes: int
+    arrow_bytes: Mapping[str, int]
     size: int
     sha256: str
 
@@ -147,13 +150,15 @@ def _place(source: Path, folder: str, root: Path) -> _Part:
     )
 
 
-def _arrow_bytes(path: Path) -> int:
-    """Bytes of the rows as Arrow, read as ``datasets`` reads them; it also proves that every page decodes."""
+def _arrow_bytes(path: Path) -> dict[str, int]:
+    """Bytes of each column as Arrow, read as ``datasets`` reads them; it also proves that every page decodes."""
+    total: Counter[str] = Counter()
     with path.open("rb") as stream:
         fragment = pads.ParquetFileFormat().make_fragment(stream)
         rows = fragment.row_groups[0].num_rows
-        batches = fragment.to_batches(batch_size=rows, batch_readahead=0, fragment_readahead=0)
-        return sum(batch.nbytes for batch in batches)
+        for batch in fragment.to_batches(batch_size=rows, batch_readahead=0, fragment_readahead=0):
+            total.update({name: batch.column(name).nbytes for name in batch.schema.names})
+    return total
 
 
 def _fill(root: Path, parts: Sequence[_Part], card: CardInfo, skipped: Sequence[Mapping[str, Any]]) -> None:
@@ -217,17 +222,24 @@ def _config_facts(name: str, parts: Sequence[_Part]) -> ConfigFacts | None:
     for part in own:
         by_split.setdefault(part.split, []).append(part)
     names = sorted(by_split, key=lambda split: (_SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else 9, split))
+    columns = PREVIEW_COLUMNS if name == "preview" else ()
     digest = hashlib.sha256("".join(f"{part.sha256}  {part.path}\n" for part in own).encode())
     return ConfigFacts(
         name=name,
         splits=tuple(
-            SplitFacts(split, sum(p.rows for p in by_split[split]), sum(p.arrow_bytes for p in by_split[split]))
+            SplitFacts(split, sum(p.rows for p in by_split[split]), _bytes_of(by_split[split], columns))
             for split in names
         ),
         paths={split: _patterns(by_split[split]) for split in names},
         download_size=sum(part.size for part in own),
         digest=digest.hexdigest()[:32],
+        columns=columns,
     )
+
+
+def _bytes_of(parts: Sequence[_Part], columns: Sequence[str]) -> int:
+    """Arrow bytes of some columns, or of all where none is named."""
+    return sum(part.arrow_bytes[name] for part in parts for name in columns or part.arrow_bytes)
 
 
 def _patterns(parts: Sequence[_Part]) -> tuple[str, ...]:

@@ -52,13 +52,14 @@ class SplitFacts:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFacts:
-    """One config: its splits and the file patterns of each, its bytes on disk and the digest of its files."""
+    """One config: its splits, the file patterns of each, bytes on disk, digest of the files; no ``columns``: all."""
 
     name: str
     splits: tuple[SplitFacts, ...]
     paths: Mapping[str, tuple[str, ...]]
     download_size: int
     digest: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ _ROW_IS = {
     "lesions": "one segmented lesion, with its phrase or (phrase columns null) without",
     "volumes": "one CT series, whole",
     "reports": "one scrubbed report with every phrase and what became of it",
+    "preview": "one grounded finding as a small picture with its words, without voxels",
 }
 
 _COLUMNS_TEXT = """\
@@ -113,6 +115,8 @@ half-open character offsets. Every id is a keyed pseudonym.
 `voxel_sha256` (int16 little-endian, i fastest), `lesion_ids`, `split_key`.
 
 **reports**: `report_id`, `patient_id`, `study_ids`, `text`, `language`, `sections`, `phrases`, `split_key`.
+
+**preview**: `finding_id`, `phrase`, `measurements`, `preview` of **findings**, without voxels.
 """
 
 _MAKING_TEXT = """\
@@ -188,8 +192,10 @@ def _config(config: ConfigFacts, *, default: bool) -> dict[str, object]:
     entry: dict[str, object] = {"config_name": config.name}
     if default:
         entry["default"] = True
+    if config.columns:
+        entry["columns"] = list(config.columns)
     return entry | {
-        "description": f"{_ROW_IS[config.name]}",
+        "description": f"{_ROW_IS[config.name]}; content {config.digest}",
         "data_files": [{"split": split.name, "path": list(config.paths[split.name])} for split in config.splits],
     }
 

@@ -99,7 +99,7 @@ def contact_sheet(rows: Sequence[Mapping[str, Any] | FindingRecord], columns: in
         _draw_plane(cell.add_subplot(grid[:, 0]), scene, _AXIAL, text_size=8)
         _draw_plane(cell.add_subplot(grid[0, 1]), scene, _CORONAL, text_size=0)
         _draw_plane(cell.add_subplot(grid[1, 1]), scene, _SAGITTAL, text_size=0)
-        _text(cell, 0.02, 0.155, _quoted(scene.row, 54, 2), size=9.5, colour=_INK, va="center")
+        _text(cell, 0.02, 0.155, _quoted(scene.row, 58, 2), size=9.5, colour=_INK, va="center")
         _text(cell, 0.02, 0.04, _short_facts(scene), size=8, colour=_MUTED, va="center")
         _badge(cell, scene, 0.968, 0.04, size=8)
     return _rendered(figure)
@@ -220,7 +220,7 @@ def _draw_ticks(axes: Axes, start: FloatArray, end: FloatArray) -> None:
     length = float(np.hypot(*along))
     if length == 0:
         return
-    across = np.array([-along[1], along[0]]) / length * min(1.5, length / 4)
+    across = np.array([-along[1], along[0]]) / length * min(1.2, length / 8)
     for point in (start, end):
         axes.plot(*np.stack([point - across, point + across]).T, color=_DRAWN, linewidth=1.5)
 

@@ -98,7 +98,7 @@ _DISTANCE_LEFT = re.compile(
 )
 
 _LONG_EXTENT = re.compile(r"^[\s-]*(?:long|in\s+length)\b[^.;,]*\b(?:strictur|stenos|segment|occlus|narrow)\w*")
-_SEGMENT_LEFT = re.compile(r"\b(?:stricture|stenosis|occlusion|narrowing|segment)\b[^.;,§]*\b(?:length|over|long|of|measuring)\s*(?:a\s*)?$")
+_SEGMENT_LEFT = re.compile(r"\b(?:stricture|stenosis|occlusion|narrowing|(?:narrowed|involved|thickened|stenotic)\s+segment)\b[^.;,§]*\b(?:length|over|long|of|measuring)\s*(?:a\s*)?$")
 
 _NOUN_PHRASE = re.compile(
     r"^[^.;:,()\[\]§†¤]*?(?=$|[.;:,()\[\]§†¤]|\b(?:is|are|was|were|in|of|at|on|with|within|near|adjacent|from|and|has|have|to|which|"

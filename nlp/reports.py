@@ -39,6 +39,7 @@ _IDENTIFYING = re.compile(
     r"requesting\w*|author\w*|reader\w*|operator\w*|technologist|signed\w*|dictated\w*|other_patient_ids?|(?:visit|encounter|"
     r"admission|case|order|account|hospital|medical_record|patient)_?(?:id|number|no|nr|code)s?|institution\w*|department|ward)(?:_|$)"
 )
+_DAY = re.compile(r"(?P<year>\d{4})(?P<dash>-?)(?P<month>\d{2})(?P=dash)(?P<day>\d{2})(?:[T ]\d{2}:\d{2}.*)?")
 _DELIMITERS = ",;\t"
 _JSON_SUFFIXES = {".jsonl", ".ndjson"}
 _CSV_SUFFIXES = {".csv", ".tsv", ".txt"}
@@ -308,9 +309,10 @@ def _several(cell: Iterable[str]) -> tuple[str, ...]:
 def _date(written: str) -> date | ReportError | None:
     if not written:
         return None
-    for pattern in ("%Y-%m-%d", "%Y%m%d"):
-        try:
-            return datetime.strptime(written[: 10 if "-" in pattern else 8], pattern).date()  # noqa: DTZ007 - a day
-        except ValueError:
-            continue
+    match = _DAY.fullmatch(written)
+    try:
+        if match is not None:
+            return date(int(match["year"]), int(match["month"]), int(match["day"]))
+    except ValueError:  # the 31st of February
+        pass
     return ReportError("study_date is no date of the form YYYY-MM-DD or YYYYMMDD")

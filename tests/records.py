@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from exports.roi import choose_roi
+from exports import ShardWriter, choose_roi
 from exports.types import (
     AnnotationRecord,
     EngineRecord,
@@ -30,6 +32,7 @@ TEXT = "FINDINGS: A lobulated nodule in the right lung measures 1.7 x 1.2 cm. No
 PHRASE = "A lobulated nodule in the right lung measures 1.7 x 1.2 cm"
 
 
+@cache
 def volume(seed: int = 0) -> VolumeRecord:
     """A noisy body with two lungs and a spine."""
     rng = np.random.default_rng(seed)
@@ -164,6 +167,19 @@ def report(source: VolumeRecord) -> ReportRecord:
 def placed(record: FindingRecord, shard: str, row_group: int) -> FindingRecord:
     """``record`` pointing at its published volume."""
     return replace(record, volume_shard=shard, volume_row_group=row_group)
+
+
+def write_shard(directory: Path, split: str, number: int, count: int, seed: int) -> tuple[FindingRecord, FindingRecord]:
+    """One patient: a volume, two lesions on it (one said), a report."""
+    source = volume(seed)
+    said, unsaid = finding(source, 0), finding(source, 1, said=False, centre_mm=(86.0, 44.0, 70.0))
+    with ShardWriter(directory, split, number, count) as writer:
+        place = writer.add_volume(source)
+        said, unsaid = (placed(record, place.shard, place.row_group) for record in (said, unsaid))
+        writer.add_finding(said)
+        writer.add_finding(unsaid)
+        writer.add_report(report(source))
+    return said, unsaid
 
 
 def _points(points: NDArray[np.float64]) -> tuple[tuple[float, float, float], ...]:

@@ -23,15 +23,13 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records import AFFINE, PHRASE, SHAPE, SPACING, finding, placed, report, volume
+from records import AFFINE, PHRASE, SHAPE, SPACING, finding, volume, write_shard
 
 from exports import (
     CardInfo,
     ExportError,
     FindingRecord,
-    ShardWriter,
     assemble,
-    choose_roi,
     fetch_volume,
     read_findings,
     read_row,
@@ -56,19 +54,6 @@ def fresh(script: str, cache: Path, *arguments: object) -> Any:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def write_shard(directory: Path, split: str, number: int, count: int, seed: int) -> tuple[FindingRecord, FindingRecord]:
-    """One patient: a volume, two lesions on it (one said), a report."""
-    source = VOLUMES[seed]
-    said, unsaid = finding(source, 0), finding(source, 1, said=False, centre_mm=(86.0, 44.0, 70.0))
-    with ShardWriter(directory, split, number, count) as writer:
-        place = writer.add_volume(source)
-        said, unsaid = (placed(record, place.shard, place.row_group) for record in (said, unsaid))
-        writer.add_finding(said)
-        writer.add_finding(unsaid)
-        writer.add_report(report(source))
-    return said, unsaid
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +95,7 @@ def is_crop(row):
     return bool((np.asarray(whole.dataobj)[window] == np.asarray(row["image"].dataobj)).all())
 
 out = {"splits": {}}
-for config in ("findings", "lesions", "volumes", "reports"):
+for config in ("findings", "lesions", "volumes", "reports", "preview"):
     loaded = load_dataset(directory, config)
     out["splits"][config] = {name: len(split) for name, split in loaded.items()}
     info = loaded["train"].info.splits
@@ -122,6 +107,7 @@ out["findings"] = [facts(row) for split in ("train", "test") for row in default[
 out["lesions"] = [facts(row) for row in load_dataset(directory, "lesions", split="train")]
 out["streamed_rows"] = [facts(row) for row in load_dataset(directory, split="train", streaming=True)]
 out["crops"] = [is_crop(row) for row in load_dataset(directory, "lesions", split="train+test")]
+out["preview"] = list(load_dataset(directory, "preview", split="test")[0])
 out["report"] = load_dataset(directory, "reports", split="test")[0]
 series = load_dataset(directory, "volumes", split="test")[0]
 out["volume"] = {name: series[name] for name in ("series_id", "shape_ijk", "acquisition", "voxel_sha256")}
@@ -152,9 +138,14 @@ def test_every_config_loads_whole_and_streamed(loaded: dict[str, Any]) -> None:
         "lesions": {"train": 4, "test": 2},
         "volumes": {"train": 2, "test": 1},
         "reports": {"train": 2, "test": 1},
+        "preview": {"train": 2, "test": 1},
     }
     assert loaded["splits"] == expected
     assert loaded["streamed"] == expected
+
+
+def test_the_preview_has_no_voxels(loaded: dict[str, Any]) -> None:
+    assert loaded["preview"] == ["finding_id", "phrase", "measurements", "preview"]
 
 
 def test_rows_come_back_bit_for_bit(loaded: dict[str, Any], published: Published) -> None:
@@ -302,56 +293,6 @@ def test_a_volume_is_stored_once_and_alone_in_its_row_group(published: Published
     assert gzip.decompress(row["image"]["bytes"]) == nifti_bytes(VOLUMES[2].image, AFFINE)
 
 
-def test_row_groups_are_cut_by_size(tmp_path: Path) -> None:
-    records = [finding(VOLUMES[0], n) for n in range(5)]
-    two_rows = 2 * (records[0].image.nbytes + records[0].mask.nbytes) + 200_000
-    with ShardWriter(tmp_path, "train", 0, 1, row_group_bytes=two_rows) as writer:
-        for record in records:
-            writer.add_finding(record)
-    metadata = pq.read_metadata(tmp_path / "findings/train-00000-of-00001.parquet")
-    assert [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)] == [2, 2, 1]
-    assert metadata.row_group(0).column(0).has_column_index
-
-
-def test_an_interrupted_shard_leaves_no_file_under_its_final_name(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with ShardWriter(tmp_path, "train", 0, 1) as writer:
-            writer.add_volume(VOLUMES[0])
-            writer.add_report(report(VOLUMES[0]))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_a_second_attempt_removes_what_the_first_one_left(tmp_path: Path) -> None:
-    write_shard(tmp_path, "train", 0, 1, seed=0)
-    with ShardWriter(tmp_path, "train", 0, 1) as writer:
-        writer.add_report(report(VOLUMES[0]))
-    assert [path.parent.name for path in tmp_path.rglob("*.parquet")] == ["reports"]
-
-
-@pytest.mark.parametrize(("split", "number", "count"), [("a-b", 0, 1), ("", 0, 1), ("train", 1, 1), ("train", -1, 1)])
-def test_a_shard_that_cannot_be_named_is_refused(tmp_path: Path, split: str, number: int, count: int) -> None:
-    with pytest.raises(ExportError, match=r"split|shard number"):
-        ShardWriter(tmp_path, split, number, count)
-
-
-def test_a_sheared_affine_is_refused(tmp_path: Path) -> None:
-    sheared = AFFINE.copy()
-    sheared[1, 2] = 0.4
-    with pytest.raises(ExportError, match="resample"):
-        write_dataset(tmp_path / "dataset", findings=[replace(finding(VOLUMES[0]), affine_ras=sheared)])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_at_all_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="not one row"):
-        write_dataset(tmp_path / "dataset", findings=[])
-    assert not (tmp_path / "dataset").exists()
-
-
 def test_empty_tables_and_splits_are_not_declared(tmp_path: Path) -> None:
     write_dataset(tmp_path / "dataset", findings=[finding(VOLUMES[0], said=False)])
     manifest = json.loads((tmp_path / "dataset/manifest.json").read_text())
@@ -359,38 +300,6 @@ def test_empty_tables_and_splits_are_not_declared(tmp_path: Path) -> None:
     assert read_findings(tmp_path / "dataset").num_rows == 0
     script = "print(json.dumps(load_dataset(sys.argv[1], split='train')['phrase'][:]))"
     assert fresh(script, tmp_path / "hf", tmp_path / "dataset") == [None]
-
-
-def test_a_failed_assembly_leaves_the_old_dataset(tmp_path: Path) -> None:
-    out = tmp_path / "dataset"
-    write_dataset(out, findings=[finding(VOLUMES[0])])
-    before = (out / "checksums.sha256").read_bytes()
-    dangling = placed(finding(VOLUMES[1]), "data/volumes/train-00007-of-00009.parquet", 0)
-    with pytest.raises(ExportError, match="not among the shards"):
-        write_dataset(out, findings=[dangling])
-    assert (out / "checksums.sha256").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
-
-
-def test_what_a_killed_assembly_left_is_swept(tmp_path: Path) -> None:
-    for leftover in (".dataset.new", ".dataset.old"):
-        (tmp_path / leftover / "data").mkdir(parents=True)
-    write_dataset(tmp_path / "dataset", findings=[finding(VOLUMES[0])])
-    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
-
-
-def test_somebody_elses_directory_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("irreplaceable")
-    with pytest.raises(ExportError, match="not a dataset"):
-        write_dataset(tmp_path, findings=[finding(VOLUMES[0])])
-    assert (tmp_path / "thesis.txt").read_text() == "irreplaceable"
-
-
-def test_a_shard_given_twice_is_refused(tmp_path: Path) -> None:
-    for copy in ("a", "b"):
-        write_shard(tmp_path / copy, "train", 0, 1, seed=0)
-    with pytest.raises(ExportError, match="two shards hold findings"):
-        assemble([tmp_path / "a", tmp_path / "b"], tmp_path / "dataset")
 
 
 def test_checksums_and_manifest_cover_every_file(published: Published) -> None:
@@ -451,64 +360,6 @@ def test_a_volume_that_is_not_there_is_said_so(published: Published, shard: str 
 def test_a_directory_that_is_no_dataset_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no manifest\.json"):
         read_findings(tmp_path)
-
-
-@st.composite
-def regions(draw: st.DrawFn) -> tuple[Any, ...]:
-    shape = [draw(st.integers(2, 300)) for _ in range(3)]
-    spacing = [draw(st.floats(0.3, 8)) for _ in range(3)]
-    lower = [draw(st.integers(0, n - 1)) for n in shape]
-    upper = [draw(st.integers(lo + 1, n)) for lo, n in zip(lower, shape, strict=True)]
-    points = draw(st.lists(st.tuples(*(st.floats(-3, n + 3) for n in shape)), max_size=4))
-    return (*lower, *upper), points, shape, spacing, draw(st.integers(0, 2**32 - 1))
-
-
-@settings(max_examples=150, deadline=None)
-@given(regions())
-def test_the_region_keeps_its_margin_and_length_or_ends_with_the_volume(region: tuple[Any, ...]) -> None:
-    bbox, points, shape, spacing, seed = region
-    origin, size = choose_roi(bbox, np.array(points).reshape(-1, 3), shape, spacing, np.random.default_rng(seed))
-    again = choose_roi(bbox, np.array(points).reshape(-1, 3), shape, spacing, np.random.default_rng(seed))
-    assert (origin, size) == again
-    for axis in range(3):
-        first, last, n, step = origin[axis], origin[axis] + size[axis], shape[axis], spacing[axis]
-        inside = [min(max(point[axis], 0), n - 1) for point in points]
-        low, high = min([bbox[axis], *inside]), max([bbox[axis + 3] - 1, *inside])
-        assert 0 <= first < last <= n
-        assert first <= low
-        assert high <= last - 1
-        assert first == 0 or (low - first) * step >= 20 - 1e-9
-        assert last == n or (last - 1 - high) * step >= 20 - 1e-9
-        assert (first == 0 and last == n) or size[axis] * step >= 64 - 1e-9
-
-
-@given(st.integers(1, 80), st.floats(0.5, 2))
-@settings(max_examples=20, deadline=None)
-def test_lesions_do_not_sit_in_the_centre(length: int, spacing: float) -> None:
-    bbox, shape = (400, 400, 400, 400 + length, 400 + length, 400 + length), (1000, 1000, 1000)
-    offsets = []
-    for seed in range(200):
-        origin, size = choose_roi(bbox, np.empty((0, 3)), shape, (spacing,) * 3, np.random.default_rng(seed))
-        offsets.append((400 + length / 2 - np.array(origin) - np.array(size) / 2) * spacing)
-    spread = np.array(offsets)
-    assert (np.ptp(spread, axis=0) > 15).all()
-    assert (np.abs(spread.mean(axis=0)) < 3).all()
-    assert (np.abs(np.corrcoef(spread.T) - np.eye(3)) < 0.35).all()
-
-
-@pytest.mark.parametrize(
-    ("bbox", "points", "spacing"),
-    [
-        ((5, 5, 5, 5, 9, 9), [], (1, 1, 1)),
-        ((-1, 0, 0, 3, 3, 3), [], (1, 1, 1)),
-        ((0, 0, 0, 3, 3, 11), [], (1, 1, 1)),
-        ((0, 0, 0, 3, 3, 3), [(np.nan, 0, 0)], (1, 1, 1)),
-        ((0, 0, 0, 3, 3, 3), [], (0, 1, 1)),
-    ],
-)
-def test_an_impossible_region_is_refused(bbox: Any, points: Any, spacing: Any) -> None:
-    with pytest.raises(ExportError):
-        choose_roi(bbox, np.array(points, dtype=float), (10, 10, 10), spacing, np.random.default_rng(0))
 
 
 @settings(max_examples=40, deadline=None)

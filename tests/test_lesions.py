@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dicom import AXIAL, SAGITTAL, ct_series, localizer
+from dicom import AXIAL, SAGITTAL, ct_series, localizer, write
 from highdicom.spatial import ImageToReferenceTransformer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cohort_builder.headers import Instance
 from cohort_builder.lesions import disagreement_mm, group_lesions, locate
+from cohort_builder.pacs import index_export
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Side, Source
 
 LINE, PAIR, ARROW, POINTER = (
@@ -32,26 +34,28 @@ class FewImages:
     def __init__(self, datasets: Iterable, folder: Path | None = None) -> None:
         self._by_uid = {str(ds.SOPInstanceUID): _instance(ds, folder) for ds in datasets}
 
-    def instance(self, uid: str) -> SimpleNamespace | None:
+    def instance(self, uid: str) -> Instance | None:
         return self._by_uid.get(uid)
 
-    def instances(self, series_uid: str) -> list[SimpleNamespace]:
+    def instances(self, series_uid: str) -> list[Instance]:
         return [i for i in self._by_uid.values() if i.series_instance_uid == series_uid]
 
 
-def _instance(ds, folder: Path | None) -> SimpleNamespace:
+def _instance(ds, folder: Path | None) -> Instance:
     path = Path("/nowhere/a.dcm")
     if folder is not None:
         path = folder / f"{ds.SOPInstanceUID}.dcm"
         ds.save_as(path, enforce_file_format=True)
     geometry = [ds.get(k) for k in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")]
     position, orientation, spacing = (None if v is None else tuple(float(x) for x in v) for v in geometry)
-    return SimpleNamespace(
+    return Instance(
         path=path,
         sop_instance_uid=str(ds.SOPInstanceUID),
+        sop_class_uid=str(ds.SOPClassUID),
         series_instance_uid=str(ds.SeriesInstanceUID),
         study_instance_uid=str(ds.StudyInstanceUID),
         modality=ds.Modality,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
         image_type=tuple(ds.ImageType),
         series_number=ds.get("SeriesNumber"),
         instance_number=ds.get("InstanceNumber"),
@@ -192,6 +196,20 @@ def test_disagreement_of_text_and_geometry(
     located = replace(located, annotation=replace(located.annotation, stated_mm=stated))
     result = disagreement_mm(located)
     assert result is None if expected is None else result == pytest.approx(expected)
+
+
+def test_the_index_of_an_export_gives_the_same(tmp_path: Path) -> None:
+    series = ct_series(4, spacing=(0.8, 0.6))
+    write([*series, localizer()], tmp_path)
+    annotations = [
+        mark(series[2], (10, 10), (30, 20)),
+        mark(localizer(), (1, 1), (9, 9)),
+        mark("1.2.3", (1, 1), (9, 9)),
+    ]
+    with closing(index_export(tmp_path)) as index:
+        located, skips = locate(annotations, index)
+    assert [skip.reason for skip in skips] == ["localizer", "image_not_in_export"]
+    assert located == [locate_one(annotations[0], FewImages(series))]
 
 
 # ---- side

@@ -246,7 +246,8 @@ def _volume_prior(grid: Grid, distance: FloatArray, up: float, down: float) -> F
             if abs(z) <= extent:
                 least = depth * (1 - sqrt(1 - (z / extent) ** 2))
                 prior[k] += expit((distance - least) / softness)
-    prior = np.clip(prior / np.float32(len(_EXTENT_FACTORS)), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
+    prior /= len(_EXTENT_FACTORS)
+    np.clip(prior, PRIOR_FLOOR, 1 - PRIOR_FLOOR, out=prior)
     return prior
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segmentation.phantoms.canvas import FloatArray, Tube, Vec, Window, chain, grow_tree, paint_tubes
+from segmentation.phantoms.canvas import FloatArray, Vec, Window, chain, grow_tree, paint_tubes
 from segmentation.phantoms.torso import SPINE_Y, Build
 from segmentation.phantoms.types import Organ
 
@@ -192,7 +192,7 @@ def _paint_adrenal(build: Build, side: str) -> None:
         tall = np.abs(window.z - z) - 16
         np.maximum(level, _plate(window, start, end) - np.maximum(tall, 0), out=level)
         np.maximum(level, flat, out=level)
-    level += 0.4 * build.wobble[window.box]
+    level += np.float32(0.4) * build.wobble[window.box]
     build.canvas.paint(window, level, 78.0, "adrenal")
     build.keep(f"adrenal {side}", window, window.ellipsoid((z, y, x), (16.0, 12.0, 11.0)))
 
@@ -202,8 +202,8 @@ def _plate(window: Window, start: tuple[float, float], end: tuple[float, float])
     py, px = window.y - start[0], window.x - start[1]
     dy, dx = end[0] - start[0], end[1] - start[1]
     t = np.clip((py * dy + px * dx) / (dy * dy + dx * dx), 0, 1)
-    level: FloatArray = 2.6 - np.sqrt((py - t * dy) ** 2 + (px - t * dx) ** 2)
-    return level
+    distance = np.sqrt((py - t * dy) ** 2 + (px - t * dx) ** 2)
+    return (2.6 - distance).astype(np.float32)
 
 
 def _paint_liver(build: Build) -> None:
@@ -233,24 +233,25 @@ def _paint_liver(build: Build) -> None:
         canvas.paint(bladder, sac + 1.5, 70.0, "other")
         canvas.paint(bladder, sac, 8.0, "other")
     build.keep("liver", window, level)
-    _grow_liver_vessels(build, level, window)
+    _grow_liver_vessels(build)
 
 
-def _grow_liver_vessels(build: Build, level: FloatArray, window: Window) -> None:
-    rng, vein = build.rng, build.contrast[1]
-    trees: list[Tube] = []
-    for heading in ((0.2, -0.2, -1.0), (-0.5, 0.3, -0.9), (0.4, -0.9, 0.3)):
-        trees += grow_tree(rng, (-76.0, 6.0, -34.0), heading, radius=5.0, length=27.0, depth=4, spread=0.7)
-    for heading in ((-0.25, 0.1, -1.0), (-0.45, -0.75, -0.7), (-0.25, -1.0, 0.3)):
-        trees += grow_tree(rng, (-20.0, 14.0, -26.0), heading, radius=4.4, length=27.0, depth=4, spread=0.55)
-    canvas = build.canvas
-    grid = (canvas.z[window.box[0]], canvas.y[window.box[1]], canvas.x[window.box[2]])
-    kept = []
-    for tube in trees:
-        index = tuple(min(int(np.searchsorted(a, v)), len(a) - 1) for a, v in zip(grid, tube.end, strict=True))
-        if level[index] > tube.r_end + 1:
-            kept.append(tube)
-    build.add_tubes(Organ.LIVER, kept, vein + 2)
+def _grow_liver_vessels(build: Build) -> None:
+    """Portal branches from the porta, hepatic veins from the cava under the diaphragm."""
+    rng, canvas, level = build.rng, build.canvas, build.levels["liver"]
+
+    def fits(point: Vec, radius: float) -> bool:
+        return canvas.level_at(level, point) > radius + 1
+
+    portal = ((0.2, -0.2, -1.0), (-0.5, 0.3, -0.9), (0.4, -0.9, 0.3))
+    hepatic = ((-0.25, 0.1, -1.0), (-0.45, -0.75, -0.7), (-0.25, -1.0, 0.3))
+    for root, headings, thick, spread in (
+        ((-76.0, 6.0, -34.0), portal, 5.0, 0.7),
+        ((-20.0, 14.0, -26.0), hepatic, 4.4, 0.55),
+    ):
+        for heading in headings:
+            tree = grow_tree(rng, root, heading, radius=thick, length=27.0, depth=4, spread=spread, fits=fits)
+            build.add_tubes(Organ.LIVER, tree, build.contrast[1] + 2)
 
 
 def _paint_vessels(build: Build) -> None:
@@ -268,8 +269,11 @@ def _paint_vessels(build: Build) -> None:
         renal = chain([(z + 12, 34.0, root_x), (z + 4, 34.0, x - sign * 22), (z, y, x - sign * 10)], [5, 4.5, 3])
         build.add_tubes(Organ.RETROPERITONEUM, renal, vein)
     stems = ((-1.0, -0.55, 0.25), (-0.9, -0.7, -0.5), (-0.8, -0.55, 0.9))
-    trees: list[Tube] = chain([(-92.0, 26.0, 7.0), (-112.0, 8.0, 4.0), (-128.0, 2.0, 2.0)], [4.2, 4.2, 4])
+
+    def fits(point: Vec, _radius: float) -> bool:
+        return abs(point[2]) < 95 and -80 < point[1] < 34
+
+    trees = chain([(-92.0, 26.0, 7.0), (-112.0, 8.0, 4.0), (-128.0, 2.0, 2.0)], [4.2, 4.2, 4])
     for stem in stems:
-        trees += grow_tree(rng, (-126.0, 2.0, 2.0), stem, radius=3.2, length=30.0, depth=4, spread=0.8)
-    inside = [t for t in trees if abs(t.end[2]) < 95 and -80 < t.end[1] < 34]
-    build.add_tubes(Organ.MESENTERY, inside, 0.5 * (artery + vein))
+        trees += grow_tree(rng, (-126.0, 2.0, 2.0), stem, radius=3.2, length=30.0, depth=4, spread=0.8, fits=fits)
+    build.add_tubes(Organ.MESENTERY, trees, 0.5 * (artery + vein))

@@ -6,7 +6,7 @@ z 0 at the right dome of the diaphragm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
@@ -186,6 +186,16 @@ class Canvas:
         lower, upper = (tuple(c + sign * h for c, h in zip(centre, half, strict=True)) for sign in (-1, 1))
         return self.window(lower, upper)  # type: ignore[arg-type]  # three axes
 
+    def level_at(self, level: FloatArray, point: Vec) -> float:
+        """Value of a whole-canvas ``level`` at the voxel nearest to ``point``; far outside beyond the canvas."""
+        index = []
+        for axis, value in zip((self.z, self.y, self.x), point, strict=True):
+            i = round((value - float(axis[0])) / float(axis[1] - axis[0]))
+            if not 0 <= i < len(axis):
+                return -50.0
+            index.append(i)
+        return float(level[index[0], index[1], index[2]])
+
     def occupancy(self, level: FloatArray) -> FloatArray:
         """Part of each voxel that lies inside, from the level and its change over the voxel in plane and along z."""
         width: FloatArray | float = self.pixel_mm
@@ -241,26 +251,38 @@ def paint_tubes(canvas: Canvas, tubes: Sequence[Tube], hu: float, label: str, *,
 
 
 def grow_tree(
-    rng: np.random.Generator, start: Vec, direction: Vec, *, radius: float, length: float, depth: int, spread: float
+    rng: np.random.Generator,
+    start: Vec,
+    direction: Vec,
+    *,
+    radius: float,
+    length: float,
+    depth: int,
+    spread: float,
+    fits: Callable[[Vec, float], bool],
 ) -> list[Tube]:
-    """Branching vessel: each tube ends in two, thinner by Murray's cube law and turned by about ``spread`` radians."""
+    """Branching vessel: each tube ends in two, thinner by Murray's cube law and turned by about ``spread`` radians.
+
+    Tubes whose end (point, radius) does not fit are left out, with all that would grow from them; only the first two
+    generations may lead there from elsewhere.
+    """
     tubes: list[Tube] = []
-    stack = [(np.asarray(start, dtype=float), np.asarray(direction, dtype=float), radius, length, depth)]
+    stack = [(start, np.asarray(direction, dtype=float), radius, length, 0)]
     while stack:
-        origin, heading, r, step, left = stack.pop()
-        heading = heading / max(float(np.linalg.norm(heading)), 1e-6)
-        end = origin + heading * step * rng.uniform(0.75, 1.25)
-        tubes.append(Tube(_vec(origin), _vec(end), r, r * 0.88))
-        if left == 0:
+        origin, heading, r, step, generation = stack.pop()
+        heading = heading / float(np.linalg.norm(heading))
+        reach = step * rng.uniform(0.75, 1.25)
+        end = (origin[0] + heading[0] * reach, origin[1] + heading[1] * reach, origin[2] + heading[2] * reach)
+        grows = fits(end, r)
+        if grows:
+            tubes.append(Tube(origin, end, r, r * 0.88))
+        if generation == depth or (not grows and generation > 1):
             continue
-        sideways = np.cross(heading, rng.standard_normal(3))
+        sideways = rng.standard_normal(3)
+        sideways -= heading * float(sideways @ heading)
         sideways /= max(float(np.linalg.norm(sideways)), 1e-6)
         share = rng.uniform(0.3, 0.7)
         for sign, part in ((1, share), (-1, 1 - share)):
             turned = heading + sign * sideways * spread * rng.uniform(0.6, 1.3) * (1.3 - part)
-            stack.append((end, turned, r * part ** (1 / 3), step * rng.uniform(0.7, 0.95), left - 1))
+            stack.append((end, turned, r * part ** (1 / 3), step * rng.uniform(0.7, 0.95), generation + 1))
     return tubes
-
-
-def _vec(values: NDArray[np.float64]) -> Vec:
-    return float(values[0]), float(values[1]), float(values[2])

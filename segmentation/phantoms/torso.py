@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segmentation.phantoms.canvas import Canvas, FloatArray, SmoothField, Tube, Window, chain, grow_tree, paint_tubes
+from segmentation.phantoms.canvas import (
+    Canvas,
+    FloatArray,
+    SmoothField,
+    Tube,
+    Vec,
+    Window,
+    chain,
+    grow_tree,
+    paint_tubes,
+)
 from segmentation.phantoms.types import Organ
 
 # Half width and half depth of the inner wall (cavity) against z: pelvis, waist, domes, chest, thoracic inlet.
@@ -135,7 +145,7 @@ def paint_skeleton(build: Build) -> None:
     """Ribs, sternum, shoulder blades, pelvis and spine with a cortical shell."""
     _paint_ribs(build)
     canvas, rng = build.canvas, build.rng
-    plates: list[tuple[tuple[float, float, float], tuple[float, float, float], float]] = []
+    plates: list[tuple[Vec, Vec, float]] = []
     for side in (-1, 1):
         plates.append(((165.0, 92.0, side * 104.0), (60.0, 5.5, 40.0), side * -0.55))
         plates.append(((-250.0, 50.0, side * 96.0), (50.0, 7.0, 52.0), side * -0.9))
@@ -144,7 +154,8 @@ def paint_skeleton(build: Build) -> None:
     for centre, radii, turn in plates:
         window = canvas.around(centre, max(radii))
         if window is not None:
-            level = window.ellipsoid(centre, radii, turn=turn) + np.float32(0.6) * build.wobble[window.box]
+            level = window.ellipsoid(centre, radii, turn=turn)
+            level += np.float32(0.6) * build.wobble[window.box]
             canvas.paint(window, level, 560.0, "bone")
             canvas.paint(window, level - 2.2, 170.0, "bone")
     _paint_spine(build, float(rng.uniform(140, 220)))
@@ -307,20 +318,13 @@ def _grow_lung_vessels(build: Build, side: int) -> None:
     """Arteries and veins from the hilum outwards, cut where the lung ends."""
     canvas, rng = build.canvas, build.rng
     level = build.levels["lung RIGHT" if side < 0 else "lung LEFT"]
-    hilum = (98.0, 14.0, side * 36.0)
-    for turn in np.linspace(0, 2 * np.pi, 15, endpoint=False) + rng.uniform(0, 0.4):
-        heading = (np.cos(turn), np.sin(turn), side * rng.uniform(0.25, 0.95))
-        tree = grow_tree(rng, hilum, heading, radius=rng.uniform(3.2, 4.6), length=24.0, depth=6, spread=0.75)
-        kept = [tube for tube in tree if _level_at(canvas, level, tube.end) > tube.r_end + 2.0]
-        build.add_tubes(Organ.LUNG, kept, 60.0 + 0.35 * build.contrast[1])
 
+    def fits(point: Vec, radius: float) -> bool:
+        return canvas.level_at(level, point) > radius + 2
 
-def _level_at(canvas: Canvas, level: FloatArray, point: tuple[float, float, float]) -> float:
-    """Level at the nearest voxel, far outside beyond the canvas."""
-    index = []
-    for axis, value in zip((canvas.z, canvas.y, canvas.x), point, strict=True):
-        i = int(np.searchsorted(axis, value))
-        if i >= len(axis) or (i == 0 and value < axis[0] - abs(float(axis[1] - axis[0]))):
-            return -50.0
-        index.append(i)
-    return float(level[index[0], index[1], index[2]])
+    for turn in np.linspace(0, 2 * np.pi, 16, endpoint=False) + rng.uniform(0, 0.4):
+        heading = (float(np.cos(turn)), float(np.sin(turn)), side * rng.uniform(0.25, 0.95))
+        thick = rng.uniform(3.2, 4.6)
+        hilum = (98.0, 14.0, side * 36.0)
+        tree = grow_tree(rng, hilum, heading, radius=thick, length=24.0, depth=6, spread=0.75, fits=fits)
+        build.add_tubes(Organ.LUNG, tree, 60.0 + 0.35 * build.contrast[1])

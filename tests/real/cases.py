@@ -106,9 +106,7 @@ def load_sarcomas() -> tuple[RealCase, ...]:
     cases = []
     for series in sorted(folder.glob("STS_*/CT")):
         volume = read_series(series / "image")
-        cases.append(
-            RealCase(series.parent.name, volume, rasterise(series / "mask" / "RS.dcm", "GTV_Mass_CT", volume))
-        )
+        cases.append(RealCase(series.parent.name, volume, rasterise(series / "mask" / "RS.dcm", "GTV_Mass_CT", volume)))
     return tuple(cases)
 
 

@@ -1,0 +1,124 @@
+"""Which length belongs to which observation of its sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlp.graph import Graph, Relation
+from nlp.types import Assertion, Axis, Size, SizeKind, Span, Temporality
+
+# Weights of research on 85 hand-written sentences; a length goes to the best head if its score is above the floor.
+_GRAPH_MEASURES = 4.0
+_NAMED_BY = 3.0
+_SAME_CLAUSE = 2.0
+_IN_WINDOW = 1.0
+_PER_WORD = -0.15
+_COMMA = -0.3
+_BEHIND = -1.5
+_HEAD_BETWEEN = -3.0
+_ABSENT = -2.0
+_FLOOR = -1.0
+_WORDS_BEFORE, _WORDS_AFTER = 6, 4
+
+_CLAUSE_BREAK = re.compile(r"[;]|\b(?:but|however|while|whereas)\b|\band\s+(?:there|an?)\b|,\s*(?:and\s+)?(?:there|an?)\b", re.I)
+_NOT_A_NAME = re.compile(
+    r"[;:,.()\[\]]|\b(?:is|are|was|were|in|of|at|on|with|without|within|from|to|near|which|that|has|have|there|the|a|an|and|or|no|but|"
+    r"measuring|previously|prior|now|seen|noted|observed)\b",
+    re.I,
+)
+_IN_DIMENSION = re.compile(
+    r"^\s*(?:(?:in|of)\s+)?(?:(?:its|the|maximum|maximal|greatest|largest|short|long|axial|transverse|ap|cc)[\s-]+)*"
+    r"(?:diameters?|size|sized|dimensions?|thick|long|axis)\b",
+    re.I,
+)
+_AXES_OF_ONE = frozenset({Axis.SHORT, Axis.LONG, Axis.AP, Axis.TR, Axis.CC})
+_LEADS_ON = re.compile(r"^\W*(?:to\b|→|⟶|-+>|=>|(?:and\s+)?(?:it\s+)?(?:is\s+)?(?:now|currently|today)\b)", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The lengths of one lesion: today's (several only if they name different axes) and those of earlier days."""
+
+    sizes: tuple[Size, ...]
+
+    @property
+    def span(self) -> Span:
+        return self.sizes[0].span[0], max(size.span[1] for size in self.sizes)
+
+
+def best_head(text: str, graph: Graph, heads: Sequence[int], size: Size) -> int | None:
+    """The head among one sentence's that a length belongs to; None where none is likely or two are equally so."""
+    scored = sorted(((_score(text, graph, heads, head, size), head) for head in heads), reverse=True)
+    if not scored or scored[0][0] < _FLOOR:
+        return None
+    if len(scored) > 1 and scored[0][0] == scored[1][0]:
+        return None
+    return _described(graph, heads, scored[0][1])
+
+
+def group_sizes(text: str, sizes: Sequence[Size]) -> list[Attached]:
+    """Return one entry per lesion among the lengths of one head, in text order: "5 and 7 mm" are two lesions."""
+    groups: list[list[Size]] = []
+    waiting: list[Size] = []  # lengths of earlier days whose today's length follows
+    for index, size in enumerate(sizes):
+        following = sizes[index + 1] if index + 1 < len(sizes) else None
+        if size.temporality is Temporality.PRIOR:
+            after = text[size.span[1] : following.span[0]] if following is not None else ""
+            leads_on = following is not None and following.temporality is Temporality.CURRENT and _LEADS_ON.match(after)
+            if groups and not leads_on:
+                groups[-1].append(size)
+            else:
+                waiting.append(size)
+        elif groups and not waiting and _is_other_axis(size, groups[-1]):
+            groups[-1].append(size)
+        else:
+            groups.append([*waiting, size])
+            waiting = []
+    if waiting:
+        groups.append(waiting)
+    return [Attached(tuple(sorted(group, key=lambda size: size.span))) for group in groups]
+
+
+def _score(text: str, graph: Graph, heads: Sequence[int], head: int, size: Size) -> float:
+    entity = graph.entities[head]
+    follows = entity.span[0] >= size.span[1]
+    gap = text[size.span[1] : entity.span[0]] if follows else text[entity.span[1] : size.span[0]]
+    words = len(gap.split())
+    score = _PER_WORD * words + _COMMA * gap.count(",")
+    if not _CLAUSE_BREAK.search(gap):
+        score += _SAME_CLAUSE
+    if words <= (_WORDS_AFTER if follows else _WORDS_BEFORE):
+        score += _IN_WINDOW
+    if follows:
+        score += _BEHIND if _NOT_A_NAME.search(_IN_DIMENSION.sub("", gap)) else _NAMED_BY
+    if entity.label.assertion is Assertion.ABSENT:
+        score += _ABSENT
+    between = (size.span[1], entity.span[0]) if follows else (entity.span[1], size.span[0])
+    if any(between[0] <= graph.entities[other].span[0] < between[1] for other in heads if other != head):
+        score += _HEAD_BETWEEN
+    if any(
+        graph.entities[member].label.is_measurement and _overlap(graph.entities[member].span, size.span)
+        for member in graph.closure(head)
+    ):
+        score += _GRAPH_MEASURES
+    return score
+
+
+def _described(graph: Graph, heads: Sequence[int], head: int) -> int:
+    """What is only suggested has the size of the thing that suggests it."""
+    source = next((other for other in graph.sources(head, Relation.SUGGESTIVE_OF) if other in heads), None)
+    return head if source is None or graph.entities[source].label.assertion is Assertion.ABSENT else source
+
+
+def _is_other_axis(size: Size, group: Sequence[Size]) -> bool:
+    """Whether a length is one more diameter of the same lesion."""
+    if size.kind is not SizeKind.LESION or len(size.axes) != 1:
+        return False
+    known = {axis for other in group if other.temporality is Temporality.CURRENT for axis in other.axes}
+    return size.axes[0] in _AXES_OF_ONE and size.axes[0] not in known
+
+
+def _overlap(first: Span, second: Span) -> bool:
+    return first[0] < second[1] and second[0] < first[1]

@@ -1,0 +1,110 @@
+"""The one graph that extractors produce and the finding builder reads: RadGraph's schema with character offsets.
+
+Jain et al., RadGraph (NeurIPS Datasets and Benchmarks 2021), and the labels of RadGraph-XL (Delbrouck et al., ACL
+Findings 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nlp.types import Assertion, Span
+
+
+class Label(StrEnum):
+    """What an entity is, in RadGraph-XL's words."""
+
+    ANATOMY_PRESENT = "Anatomy::definitely present"
+    ANATOMY_UNCERTAIN = "Anatomy::uncertain"
+    ANATOMY_MEASUREMENT_PRESENT = "Anatomy::measurement::definitely present"
+    ANATOMY_MEASUREMENT_UNCERTAIN = "Anatomy::measurement::uncertain"
+    OBSERVATION_PRESENT = "Observation::definitely present"
+    OBSERVATION_UNCERTAIN = "Observation::uncertain"
+    OBSERVATION_ABSENT = "Observation::definitely absent"
+    OBSERVATION_MEASUREMENT_PRESENT = "Observation::measurement::definitely present"
+    OBSERVATION_MEASUREMENT_UNCERTAIN = "Observation::measurement::uncertain"
+    OBSERVATION_MEASUREMENT_ABSENT = "Observation::measurement::definitely absent"
+
+    @property
+    def is_measurement(self) -> bool:
+        """Whether the entity is a number and not a thing."""
+        return "::measurement" in self.value
+
+    @property
+    def is_observation(self) -> bool:
+        """Whether the entity is an observation (or a word that describes one)."""
+        return self.value.startswith("Observation::") and not self.is_measurement
+
+    @property
+    def is_anatomy(self) -> bool:
+        """Whether the entity is a place in the body."""
+        return self.value.startswith("Anatomy::") and not self.is_measurement
+
+    @property
+    def assertion(self) -> Assertion:
+        """Whether it is there."""
+        if self.value.endswith("absent"):
+            return Assertion.ABSENT
+        return Assertion.UNCERTAIN if self.value.endswith("uncertain") else Assertion.PRESENT
+
+
+class Relation(StrEnum):
+    """How one entity stands to another."""
+
+    MODIFY = "modify"
+    LOCATED_AT = "located_at"
+    SUGGESTIVE_OF = "suggestive_of"
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A span of ``Report.text``, its label, its outgoing relations (to indexes in ``Graph.entities``) and its term."""
+
+    span: Span
+    label: Label
+    term: str
+    relations: tuple[tuple[Relation, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The entities of one report, in order of their spans."""
+
+    entities: tuple[Entity, ...]
+
+    def __post_init__(self) -> None:
+        last = len(self.entities)
+        if any(not 0 <= target < last for entity in self.entities for _, target in entity.relations):
+            raise ValueError("a relation points at an entity that is not in the graph")
+
+    def targets(self, index: int, relation: Relation) -> list[int]:
+        """Where an entity's relations of one kind lead."""
+        return [target for kind, target in self.entities[index].relations if kind is relation]
+
+    def sources(self, index: int, relation: Relation) -> Iterator[int]:
+        """Which entities have a relation of one kind to this one."""
+        return (other for other, entity in enumerate(self.entities) if (relation, index) in entity.relations)
+
+    def closure(self, index: int) -> list[int]:
+        """An entity and all that modify it, directly or through others, in order of their spans."""
+        seen = {index}
+        queue = [index]
+        while queue:
+            for source in self.sources(queue.pop(), Relation.MODIFY):
+                if source not in seen:
+                    seen.add(source)
+                    queue.append(source)
+        return sorted(seen)
+
+    def heads(self) -> list[int]:
+        """Observations that describe no other observation; in a cycle of descriptions, the last of it."""
+        found = []
+        for index, entity in enumerate(self.entities):
+            if not entity.label.is_observation:
+                continue
+            described = [target for target in self.targets(index, Relation.MODIFY) if self.entities[target].label.is_observation]
+            if all(target < index and index in self.closure(target) and target in self.closure(index) for target in described):
+                found.append(index)
+        return found
