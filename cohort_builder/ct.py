@@ -8,7 +8,7 @@ invented or closed up.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from cohort_builder.headers import HeaderError, Instance, read_header
 from cohort_builder.pixels import read_hounsfield
+from cohort_builder.spacing import ROUNDED_MM, off_grid_mm, regular_runs
 from cohort_builder.types import Skip
 from segmentation.geometry import FloatArray, slice_affine, volume_affine
 from segmentation.types import GeometryError, Volume
@@ -26,8 +27,6 @@ _NOT_HOUNSFIELD = frozenset({"OD", "MGML", "PCT", "ED", "EDW", "Z_EFF"})  # PS3.
 _ORIENTATION_RAD = 5e-4  # moves the far corner of a 360 mm slice by 0.2 mm
 _SPACING_FRACTION = 1e-4
 _SAME_POSITION_MM = 0.01
-_ROUNDED_MM = 0.11  # two positions written with one decimal are off by 0.05 mm each
-_JITTER_FRACTION = 0.2  # of the spacing; a missing slice shows as at least 0.5
 _EXACT_MM = 0.005
 _SIDEWAYS_FRACTION = 2e-3  # 0.11 degrees of tilt
 _HIGHDICOM_PERPENDICULAR = 1e-2  # for two rounded thin slices; the tilt itself is bounded by the two above
@@ -281,7 +280,7 @@ def _regular_stacks(part: _Part) -> tuple[list[Stack], _Lost]:
         return [], [("single_slice", members)]
     if _repeats(heights):
         return [], [("duplicate_positions", members)]
-    runs = list(_runs(heights, 0, len(heights)))
+    runs = regular_runs(heights)
     whole = runs == [(0, len(heights))]
     used = {i for first, last in runs for i in range(first, last)}
     alone = [member for i, member in enumerate(members) if i not in used]
@@ -300,64 +299,13 @@ def _regular_stacks(part: _Part) -> tuple[list[Stack], _Lost]:
     return stacks, lost
 
 
-def _runs(heights: FloatArray, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of slices of equal spacing, longest first taken, in order; every slice in one run at most.
-
-    A pair is a run only where its distance is also that of a longer run, or where there are just these two slices: two
-    slices beside a gap say nothing of its width.
-    """
-    found: list[tuple[int, int]] = []
-    _collect_runs(heights, first, last, found)
-    steps = [float(heights[b - 1] - heights[a]) / (b - a - 1) for a, b in found if b - a > 2]
-    for a, b in sorted(found):
-        gap = float(heights[b - 1] - heights[a])
-        if b - a > 2 or len(heights) == 2 or any(abs(gap - step) <= _tolerance(step) for step in steps):
-            yield a, b
-
-
-def _collect_runs(heights: FloatArray, first: int, last: int, found: list[tuple[int, int]]) -> None:
-    pending = [(first, last)]
-    while pending:
-        low, high = pending.pop()
-        if high - low < 2:
-            continue
-        a, b = _longest_run(heights, low, high)
-        found.append((a, b))
-        pending += [(low, a), (b, high)]
-
-
-def _longest_run(heights: FloatArray, low: int, high: int) -> tuple[int, int]:
-    best, b = (low, low + 2), low + 2
-    for a in range(low, high - 1):
-        b = max(b, a + 2)
-        while b < high and _is_regular(heights[a : b + 1]):
-            b += 1
-        if b - a > best[1] - best[0]:
-            best = (a, b)
-    return best
-
-
-def _tolerance(step: float) -> float:
-    return min(_ROUNDED_MM, _JITTER_FRACTION * step)
-
-
-def _off_grid_mm(heights: FloatArray) -> float:
-    """Largest distance of a slice from the even grid between the first and the last."""
-    return float(np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max())
-
-
-def _is_regular(heights: FloatArray) -> bool:
-    step = float(heights[-1] - heights[0]) / (len(heights) - 1)
-    return _off_grid_mm(heights) <= _tolerance(step)
-
-
 def _is_tilted(slices: Sequence[Instance]) -> bool:
     """Whether the slices step sideways: more than their positions' rounding, and than 0.11 degrees."""
     positions = np.asarray([i.image_position for i in slices], dtype=np.float64)
     orientation = np.asarray(slices[0].image_orientation, dtype=np.float64)
     sideways = (positions - positions[0]) @ np.column_stack([orientation[:3], orientation[3:]])
     span = float(np.linalg.norm(positions[-1] - positions[0]))
-    return float(np.linalg.norm(sideways, axis=1).max()) > max(_ROUNDED_MM, _SIDEWAYS_FRACTION * span)
+    return float(np.linalg.norm(sideways, axis=1).max()) > max(ROUNDED_MM, _SIDEWAYS_FRACTION * span)
 
 
 def _confirmed(slices: Sequence[Instance]) -> bool:
@@ -369,11 +317,11 @@ def _confirmed(slices: Sequence[Instance]) -> bool:
 
     positions = np.asarray([i.image_position for i in slices], dtype=np.float64)
     n = len(slices)
-    if np.abs(positions - np.linspace(positions[0], positions[-1], n)).max() > 2 * _ROUNDED_MM:
+    if np.abs(positions - np.linspace(positions[0], positions[-1], n)).max() > 2 * ROUNDED_MM:
         return False
     orientation = np.asarray(slices[0].image_orientation, dtype=np.float64).tolist()
     spacing, order = get_volume_positions(
-        positions.tolist(), orientation, atol=2 * _ROUNDED_MM, perpendicular_tol=_HIGHDICOM_PERPENDICULAR
+        positions.tolist(), orientation, atol=2 * ROUNDED_MM, perpendicular_tol=_HIGHDICOM_PERPENDICULAR
     )
     return spacing is not None and order in (list(range(n)), list(range(n))[::-1])
 
@@ -383,7 +331,7 @@ def _stack(slices: Sequence[Instance], key: str | None, *, whole: bool) -> Stack
     heights = _heights(slices, slices)
     flags = {
         "part_of_series": not whole,
-        "positions_rounded": _off_grid_mm(heights) > _EXACT_MM,
+        "positions_rounded": off_grid_mm(heights) > _EXACT_MM,
         f"split_by_{key}": key is not None,
         "rounded_to_integer_hu": any(
             not _is_whole(i.rescale_slope) or not _is_whole(i.rescale_intercept) for i in slices

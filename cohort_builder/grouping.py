@@ -58,8 +58,8 @@ class Stroke:
 def strokes_of(located: Sequence[LocatedAnnotation]) -> list[Stroke]:
     """One stroke for each annotation, but one for two lines that the same hand drew as the axes of a pair.
 
-    The axes of a pair: two lines on one image from one presentation state, within 20 degrees of perpendicular, crossing
-    away from their ends. The best such partners are joined, each line once.
+    The axes of a pair: two lines on one image, from one presentation state or by one creator, within 20 degrees of
+    perpendicular, crossing away from their ends. The best such partners are joined, each line once.
     """
     ordered = sorted(located, key=lambda item: (item.annotation.annotation_id, item.points_lps_mm))
     lines = [item for item in ordered if item.annotation.kind is AnnotationKind.LINE]
@@ -123,7 +123,8 @@ def _apart(a: Stroke, b: Stroke) -> tuple[float, bool]:
     distance = max(_in_radii(a, b.centre), _in_radii(b, a.centre))
     sizes = sorted(float(stroke.radii_mm[0]) for stroke in (a, b) if stroke.radii_mm is not None)
     alike = sizes[0] / sizes[1]
-    if _same_hand(a, b) and _same_image(a.located, b.located) and distance > _COINCIDENT and not _strokes_cross(a, b):
+    one_hand = _same_object(a.located, b.located) and _same_image(a.located, b.located)
+    if one_hand and distance > _COINCIDENT and not _strokes_cross(a, b):
         return inf, False  # nobody measures one thing twice, side by side, on one image
     loose = distance <= _INSIDE_LOOSE and alike >= _ALIKE_LOOSE
     return (distance if alike >= _ALIKE else inf), loose
@@ -136,14 +137,14 @@ def _arrows_apart(a: Stroke, b: Stroke) -> tuple[float, bool]:
     in_plane = float(np.linalg.norm(away - (away @ normal) * normal))
     thickness = max(a.located.slice_thickness_mm, b.located.slice_thickness_mm)
     close = in_plane <= _ARROWS_APART_MM and across <= 1.5 * thickness
-    if (_same_hand(a, b) and in_plane + across > 0) or not close:
+    if (_same_object(a.located, b.located) and in_plane + across > 0) or not close:
         return inf, False
     return _INSIDE * in_plane / _ARROWS_APART_MM, True
 
 
-def _same_hand(a: Stroke, b: Stroke) -> bool:
-    """One presentation state is one reader's. Several may be, too: then the strokes count as two readers'."""
-    return a.located.annotation.source.sop_instance_uid == b.located.annotation.source.sop_instance_uid
+def _same_object(a: LocatedAnnotation, b: LocatedAnnotation) -> bool:
+    """One presentation state is one reader's; a creator's name may be a login that several share."""
+    return a.annotation.source.sop_instance_uid == b.annotation.source.sop_instance_uid
 
 
 def _same_image(a: LocatedAnnotation, b: LocatedAnnotation) -> bool:
@@ -177,7 +178,9 @@ def _crossing(first: FloatArray, second: FloatArray) -> tuple[float, float] | No
 
 def _axes_of_pair(a: LocatedAnnotation, b: LocatedAnnotation) -> tuple[float, str, str] | None:
     """How well two lines serve as the axes of one pair (small is good), with ids to break ties; None if not at all."""
-    if a.annotation.source.sop_instance_uid != b.annotation.source.sop_instance_uid or not _same_image(a, b):
+    creator = a.annotation.drawn_by_group
+    same_creator = creator is not None and creator == b.annotation.drawn_by_group
+    if not (same_creator or _same_object(a, b)) or not _same_image(a, b):
         return None
     p, q = np.asarray(a.points_lps_mm), np.asarray(b.points_lps_mm)
     crossing = _crossing(p, q)

@@ -155,11 +155,8 @@ def is_uid(value: object) -> bool:
 
 def text(ds: Dataset, keyword: str) -> str | None:
     """Value of a text element, several values joined by a backslash; None if absent, empty or not decodable."""
-    value = _value(ds, keyword)
-    if value is None or not isinstance(value, str):
-        value = None if value is None else "\\".join(str(v) for v in _many(value))
-    cleaned = "" if value is None else str(value).replace("\0", "").strip()
-    return cleaned or None
+    value = "\\".join(str(v) for v in _many(_value(ds, keyword)))
+    return value.replace("\0", "").strip() or None
 
 
 def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
@@ -196,10 +193,9 @@ def referenced_images(ds: Dataset) -> Iterator[tuple[str, str]]:
                 yield series_uid or "", sop
 
 
-def sequence(ds: Dataset, keyword: str) -> list[Dataset]:
+def sequence(ds: Dataset, keyword: str | int) -> list[Dataset]:
     """Items of a sequence; empty if it is absent or damaged."""
-    value = _value(ds, keyword)
-    return list(value) if isinstance(value, list) or hasattr(value, "is_undefined_length") else []
+    return [item for item in _many(_value(ds, keyword)) if hasattr(item, "get_item")]
 
 
 def _may_start_dataset(start: bytes) -> bool:
@@ -316,7 +312,7 @@ def _identifiers(ds: Dataset) -> Iterator[str]:
         if tag == _GRAPHIC_ANNOTATION_SEQUENCE:
             continue
         if vr == "SQ":
-            for item in _many(_value(ds, tag)):
+            for item in sequence(ds, tag):
                 yield from _identifiers(item)
         elif vr == "PN":
             for name in _many(_value(ds, tag)):

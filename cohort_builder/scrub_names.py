@@ -247,7 +247,7 @@ _WITH = (
 _UNTOLD = [
     re.compile(pattern)
     for pattern in (
-        rf"\b(?:{_TITLE}|MR\.|MRS\.|MS\.)(?:\s+{_TITLE})*\s+(?P<it>{_NAMES})",
+        rf"\b(?:{_TITLE}|MR\.|MRS\.|MS\.)(?:\s+{_TITLE}){{0,3}}\s+(?P<it>{_NAMES})",
         rf"\b(?:drs?|prof|mrs)\b\.?[ \t]+(?P<it>(?!{_STOP})[a-z][a-z'-]+)(?!\w)",
         rf"{_BY}\s*:?\s+(?:{_TITLE}\s+)?(?P<it>{_LISTED})",
         rf"{_BY}\s*:\s*(?P<it>(?!{_STOP})[A-Za-z][\w'-]*)",  # a login

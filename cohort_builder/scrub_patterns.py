@@ -99,7 +99,7 @@ _URL = re.compile(
     r"|(?<![\w.@-])[a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info)\b(?:/(?:[^\s<>\"]*[\w/=])?)?",
     _I,
 )
-_EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)*")
+_EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)*")
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){4,}(?!\d)")
 _NUMBER_WORD = r"(?:id\b|identifier|number|n[or]\s*[.:#]|\#)"
 _LABELLED_ID = re.compile(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nlp.graph import Graph, Relation
 from nlp.types import Assertion, Axis, Size, SizeKind, Span, Temporality
@@ -21,20 +22,26 @@ _HEAD_BETWEEN = -3.0
 _ABSENT = -2.0
 _FLOOR = -1.0
 _WORDS_BEFORE, _WORDS_AFTER = 6, 4
+_FAR, _MANY = 12, 3
 
-_CLAUSE_BREAK = re.compile(r"[;]|\b(?:but|however|while|whereas)\b|\band\s+(?:there|an?)\b|,\s*(?:and\s+)?(?:there|an?)\b", re.I)
+_CLAUSE_BREAK = re.compile(
+    r"[;]|\b(?:but|however|while|whereas)\b|\band\s+(?:there|an?)\b|,\s*(?:and\s+)?(?:there|an?)\b", re.IGNORECASE
+)
 _NOT_A_NAME = re.compile(
     r"[;:,.()\[\]]|\b(?:is|are|was|were|in|of|at|on|with|without|within|from|to|near|which|that|has|have|there|the|a|an|and|or|no|but|"
     r"measuring|previously|prior|now|seen|noted|observed)\b",
-    re.I,
+    re.IGNORECASE,
 )
 _IN_DIMENSION = re.compile(
     r"^\s*(?:(?:in|of)\s+)?(?:(?:its|the|maximum|maximal|greatest|largest|short|long|axial|transverse|ap|cc)[\s-]+)*"
     r"(?:diameters?|size|sized|dimensions?|thick|long|axis)\b",
-    re.I,
+    re.IGNORECASE,
 )
+_LARGEST_OF = re.compile(r"\b(?:larger|largest|biggest|greatest|dominant)\b", re.IGNORECASE)
 _AXES_OF_ONE = frozenset({Axis.SHORT, Axis.LONG, Axis.AP, Axis.TR, Axis.CC})
-_LEADS_ON = re.compile(r"^\W*(?:to\b|→|⟶|-+>|=>|(?:and\s+)?(?:it\s+)?(?:is\s+)?(?:now|currently|today)\b)", re.I)
+_LEADS_ON = re.compile(
+    r"^\W*(?:to\b|→|⟶|-+>|=>|(?:and\s+)?(?:it\s+)?(?:is\s+)?(?:now|currently|today)\b)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +52,21 @@ class Attached:
 
     @property
     def span(self) -> Span:
+        """From the first to the last of them."""
         return self.sizes[0].span[0], max(size.span[1] for size in self.sizes)
 
 
-def best_head(text: str, graph: Graph, heads: Sequence[int], size: Size) -> int | None:
-    """The head among one sentence's that a length belongs to; None where none is likely or two are equally so."""
-    scored = sorted(((_score(text, graph, heads, head, size), head) for head in heads), reverse=True)
+def best_head(
+    text: str, graph: Graph, heads: Sequence[int], size: Size, reached: Mapping[int, int] = MappingProxyType({})
+) -> int | None:
+    """The head among one sentence's that a length belongs to; None where none is likely or two are equally so.
+
+    ``reached`` says how far the lengths already given to a head reach: a list is counted from its last member.
+    """
+    scored = sorted(
+        ((_score(text, graph, heads, head, size=size, reached=reached.get(head, 0)), head) for head in heads),
+        reverse=True,
+    )
     if not scored or scored[0][0] < _FLOOR:
         return None
     if len(scored) > 1 and scored[0][0] == scored[1][0]:
@@ -81,12 +97,15 @@ def group_sizes(text: str, sizes: Sequence[Size]) -> list[Attached]:
     return [Attached(tuple(sorted(group, key=lambda size: size.span))) for group in groups]
 
 
-def _score(text: str, graph: Graph, heads: Sequence[int], head: int, size: Size) -> float:
+def _score(text: str, graph: Graph, heads: Sequence[int], head: int, *, size: Size, reached: int) -> float:
     entity = graph.entities[head]
     follows = entity.span[0] >= size.span[1]
-    gap = text[size.span[1] : entity.span[0]] if follows else text[entity.span[1] : size.span[0]]
-    words = len(gap.split())
-    score = _PER_WORD * words + _COMMA * gap.count(",")
+    between = (size.span[1], entity.span[0]) if follows else (max(entity.span[1], reached), size.span[0])
+    gap = text[slice(*between)]
+    words, commas = len(gap.split()), gap.count(",")
+    if len(heads) == 1 or _LARGEST_OF.search(gap):  # however far away, there is no other
+        words, commas = min(words, _FAR), min(commas, _MANY)
+    score = _PER_WORD * words + _COMMA * commas
     if not _CLAUSE_BREAK.search(gap):
         score += _SAME_CLAUSE
     if words <= (_WORDS_AFTER if follows else _WORDS_BEFORE):
@@ -95,7 +114,6 @@ def _score(text: str, graph: Graph, heads: Sequence[int], head: int, size: Size)
         score += _BEHIND if _NOT_A_NAME.search(_IN_DIMENSION.sub("", gap)) else _NAMED_BY
     if entity.label.assertion is Assertion.ABSENT:
         score += _ABSENT
-    between = (size.span[1], entity.span[0]) if follows else (entity.span[1], size.span[0])
     if any(between[0] <= graph.entities[other].span[0] < between[1] for other in heads if other != head):
         score += _HEAD_BETWEEN
     if any(

@@ -18,25 +18,24 @@ DATE_MARK = "†"
 REFERENCE_MARK = "¤"
 
 _PRIOR_SECTIONS = frozenset({"history", "indication", "comparison"})
-# Observations that are no focal thing with a diameter of its own.
-_NOT_FOCAL = frozenset(
-    "dilatation enlargement hypertrophy hyperplasia cardiomegaly splenomegaly hepatomegaly hepatosplenomegaly enhancement "
-    "atherosclerosis stenosis stricture occlusion obstruction scoliosis kyphosis stent drain catheter tube pacemaker clip "
-    "prosthesis atheroma fracture".split()
-) | {"midline shift", "surgical clip", "sternotomy wire", "volume loss", "degenerative change", "plaque", "air trapping"}
-
-_CHANGE = r"(?:increas|decreas|grow|grew|progress|regress|shr[aiu]nk|enlarg|reduc|chang|evolv|diminish|dropp|declin|larger|smaller)\w*"
-_EXAM = r"(?:ct|mri?|pet\S*|scans?|exam\w*|stud(?:y|ies)|imaging|reviews?|investigations?|tomograph\w+|reports?|series|¤+|†+)"
+_CHANGE = (
+    r"(?:increas|decreas|grow|grew|progress|regress|shr[aiu]nk|enlarg|reduc|chang|evolv|diminish|dropp|declin|"
+    r"larger|smaller)\w*"
+)
+_EXAM = (
+    r"(?:ct|mri?|pet\S*|scans?|exam\w*|stud(?:y|ies)|imaging|reviews?|investigations?|tomograph\w+|reports?|series|"
+    r"¤+|†+)"
+)
 _BEFORE = r"(?:previous|prior|old|earlier|preceding|last|former|outside|baseline)"
 _ABOUT = r"(?:approximately|approx\.?|about|around|circa|ca\.|ca|roughly|nearly|almost|estimated(?:\sat)?|~|≈|c\.)"
 _FILLER = (
-    rf"(?:(?:{_EXAM}|{_ABOUT}|it|size|was|were|measured|measuring|had|been|of|at|as|a|an|the|value|dimensions?|diameter|axis|"
-    r"short|long|up|to|on|in|which|by|with|from|max(?:imum|imal)?|measurements?|\(|:|=|~|≈)[\s:(]*)"
+    rf"(?:(?:{_EXAM}|{_ABOUT}|it|size|was|were|measured|measuring|had|been|of|at|as|a|an|the|value|dimensions?|diameter|"
+    r"axis|short|long|up|to|on|in|which|by|with|from|max(?:imum|imal)?|measurements?|\(|:|=|~|≈)[\s:(]*)"
 )
 
 _TECHNIQUE_RIGHT = re.compile(
-    r"^[\s-]*(?:(?:thick|thin|axial|coronal|sagittal|contiguous|overlapping|multiplanar|helical|spiral|slice|section|and|×|x)"
-    r"[\s,-]+){0,5}(?:slices?|slice thickness|sections|section thickness|reconstruct\w+|reformat\w+|recons?|collimation|cuts|"
+    r"^[\s-]*(?:(?:thick|thin|axial|coronal|sagittal|contiguous|overlapping|multiplanar|helical|spiral|slice|section|and|"
+    r"×|x)[\s,-]+){0,5}(?:slices?|slice thickness|sections|section thickness|reconstruct\w+|reformat\w+|recons?|collimation|cuts|"
     r"increments?|images|mips?|slab|intervals|thickness)\b(?!\s+of\s+the)"
 )
 _TECHNIQUE_LEFT = re.compile(
@@ -48,7 +47,9 @@ _DEVICE = (
     r"grafts?|stent[\s-]graft|sheath|mesh|guidewire|fiducials?|pacemaker|tubes?)"
 )
 _DEVICE_RIGHT = re.compile(rf"^[\s-]*(?:(?!in\b|of\b|with\b|near\b|and\b)[a-z-]+\s+){{0,3}}{_DEVICE}\b")
-_DEVICE_LEFT = re.compile(rf"\b{_DEVICE}(?:\s+(?:is|are|in|place|calib\w+|size[ds]?|diameter|with|a|of|measur\w+|,|the)){{0,5}}\s*$")
+_DEVICE_LEFT = re.compile(
+    rf"\b{_DEVICE}(?:\s+(?:is|are|in|place|calib\w+|size[ds]?|diameter|with|a|of|measur\w+|,|the)){{0,5}}\s*$"
+)
 
 _DELTA = re.compile(
     rf"(?:{_CHANGE}|growth)\b(?:\s+(?:in|of|the|its|their|maximum|size|diameter|length|axis|long|short|slightly|thickness|about)){{0,6}}"
@@ -56,7 +57,10 @@ _DELTA = re.compile(
 )
 _DELTA_RIGHT = re.compile(r"^\s*(?:interval\s+)?(?:increase|decrease|growth|reduction|difference|change)\b")
 
-_LESS = r"(?:<|⩽|(?:less|smaller|lower)\s+than|under|below|(?:no|not)\s+(?:larger|greater|more|bigger)\s+than|not\s+exceed\w*)"
+_LESS = (
+    r"(?:<|⩽|(?:less|smaller|lower)\s+than|under|below|(?:no|not)\s+(?:larger|greater|more|bigger)\s+than|"
+    r"not\s+exceed\w*)"
+)
 _MORE = r"(?:>|(?:larger|greater|bigger|more)\s+than|over|above|exceed\w*|in\s+excess\s+of)"
 _LIMIT_TAIL = rf"\s*(?:(?:the|a|{_ABOUT}|or|equal|to)\s+)*$"
 _LIMITS = (
@@ -84,7 +88,7 @@ _PLACE = (
     r"posterior|lateral|medial|deep)\s+to|outside\s+of|inside\s+of|to\s+the\s+(?:left|right)\s+of))"
 )
 _DISTANCE_RIGHT = re.compile(
-    r"^\s*(?:(?:in\s+)?distance\b|away\b|apart\b|short\s+of\b|off\s+(?:the\b)|of\s+(?:midline|leftward|rightward)\b"
+    r"^\s*(?:(?:in\s+)?distance\b|(?:of\s+)?(?:\w+\s+)?(?:displacement|distraction)\b|away\b|apart\b|short\s+of\b|off\s+(?:the\b)|of\s+(?:midline|leftward|rightward)\b"
     r"|(?:leftward|rightward|left-to-right|right-to-left|midline)\s+(?:midline\s+)?(?:shift|deviation)"
     rf"|from\b(?!\s+(?:(?:a|the|an)\s+)?(?:{_BEFORE}|§|{_ABOUT}|†|ct\b|mri\b|pet|\d|basal|the\s+basal)))"
 )
@@ -98,12 +102,15 @@ _DISTANCE_LEFT = re.compile(
 )
 
 _LONG_EXTENT = re.compile(r"^[\s-]*(?:long|in\s+length)\b[^.;,]*\b(?:strictur|stenos|segment|occlus|narrow)\w*")
-_SEGMENT_LEFT = re.compile(r"\b(?:stricture|stenosis|occlusion|narrowing|(?:narrowed|involved|thickened|stenotic)\s+segment)\b[^.;,§]*\b(?:length|over|long|of|measuring)\s*(?:a\s*)?$")
+_SEGMENT_LEFT = re.compile(
+    r"\b(?:stricture|stenosis|occlusion|narrowing|(?:narrowed|involved|thickened|stenotic)\s+segment)\b[^.;,§]*\b(?:length|over|long|of|measuring)\s*(?:a\s*)?$"
+)
 
 _NOUN_PHRASE = re.compile(
     r"^[^.;:,()\[\]§†¤]*?(?=$|[.;:,()\[\]§†¤]|\b(?:is|are|was|were|in|of|at|on|with|within|near|adjacent|from|and|has|have|to|which|"
     r"that|seen|noted|involving|previously|now|compared|without)\b)"
 )
+_NEW_THING_LEFT = re.compile(r"\b(?:a|an|with|containing)\s+$")
 _INSIDE = re.compile(
     r"\b(?:in|of|at|on|to|near|within|from|by|around|along|involving|abutting|into|through|over|behind|beside|inside|and)\s+"
     r"(?:(?:the|both|left|right|a|an|its|distal|proximal|mid|middle|upper|lower|posterior|anterior|enlarged|dilated)\s+){0,4}$"
@@ -118,7 +125,12 @@ _CALIBRE_IS = re.compile(r"\bcalib(?:er|re|ration)\b[^.;,§]*$")
 
 _AXIS_WORDS = (
     (re.compile(r"(?:short(?:est)?|narrow(?:est)?)[\s-]+(?:axis|axes|diameters?|dimensions?)|\bsad\b"), Axis.SHORT),
-    (re.compile(r"(?:long(?:est)?|greatest|largest|maximum|maximal)[\s-]+(?:axial\s+)?(?:axis|axes|diameters?|dimensions?)|\blad\b"), Axis.LONG),
+    (
+        re.compile(
+            r"(?:long(?:est)?|greatest|largest|maximum|maximal)[\s-]+(?:axial\s+)?(?:axis|axes|diameters?|dimensions?)|\blad\b"
+        ),
+        Axis.LONG,
+    ),
     (re.compile(r"\b(?:ap|antero-?posterior)\b"), Axis.AP),
     (re.compile(r"\b(?:transverse|tr)(?:\s+(?:diameter|dimension))?\b"), Axis.TR),
     (re.compile(r"\b(?:cranio-?caudal|cc)\b"), Axis.CC),
@@ -130,7 +142,7 @@ _CURRENT_LEFT = re.compile(
     rf"\b(?:now|currently|today|(?:current|present|today's|this)\s+{_EXAM})\s*,?\s*(?:(?:measur\w+|is|are|it|at|of|a|an)\s+|{_FILLER}){{0,6}}$"
 )
 _CURRENT_RIGHT = re.compile(
-    r"^\s*(?:in\s(?:size|diameter|thickness)\s*)?,?\s*(?:now\b|currently\b|today\b|(?:in|on|at)\s+(?:the\s+)?(?:current|present|today's|this)\s)"
+    r"^\s*(?:in\s(?:size|diameter|thickness)\s*)?,?\s*(?:(?:now|currently|today)\b(?![^.;§]{0,30}§)|(?:in|on|at)\s+(?:the\s+)?(?:current|present|today's|this)\s)"
 )
 _PRIOR_LEFT = (
     rf"\b(?:previously|formerly|initially|originally|prev\.?|earlier|prior(?:\s+to\s+that)?)\W{{0,3}}{_FILLER}{{0,7}}$",
@@ -138,25 +150,43 @@ _PRIOR_LEFT = (
     rf"\b(?:previous|prior|baseline)\s+{_FILLER}{{0,4}}$",
     rf"(?:compared|comparison)\s+(?:to|with)\s+(?:(?:{_BEFORE}|{_FILLER})\s*){{0,5}}$",
     rf"\b(?:versus|vs\.?)\s+(?:{_BEFORE}\s+)?{_FILLER}{{0,3}}$",
-    rf"(?<!since )(?:†)\)?[\s:,=]*{_FILLER}{{0,5}}$",
-    rf"^\W*(?:on|in|at)\s+(?:the\s+|a\s+|his\s+|her\s+)?(?:{_BEFORE}\s+\w*\s*)?(?:{_EXAM}\s*)?(?:(?:of|from|dated)\s+)?"
-    rf"(?:pet\S*(?:[\s/-]ct)?|mri?|ultraso\w+|†+|(?<=\s){_BEFORE}\s+{_EXAM})[^.;§]*\b(?:was|were|measured)\s+{_FILLER}{{0,5}}$",
+    rf"†\)?[\s:,=]*{_FILLER}{{0,5}}$",
+    (
+        rf"^\W*(?:on|in|at)\s+(?:the\s+|a\s+|his\s+|her\s+)?(?:{_BEFORE}\s+\w*\s*)?(?:{_EXAM}\s*)?(?:(?:of|from|dated)\s+)?"
+        rf"(?:pet\S*(?:[\s/-]ct)?|mri?|ultraso\w+|†+|(?<=\s){_BEFORE}\s+{_EXAM})[^.;§]*\b(?:was|were|measured)\s+{_FILLER}{{0,5}}$"
+    ),
     rf"^\W*(?:on|in|at)\s+(?:the\s+|his\s+|her\s+)?{_BEFORE}\s+[^.;§]*\b(?:was|were|measured)\s+{_FILLER}{{0,5}}$",
 )
+# "Compared to the CT of [DATE], the 12 mm nodule ...": what follows the comma is today's.
+_COMPARED_LEFT = re.compile(r"\b(?:compar\w+\s+(?:to|with)|since)\b[^§;]*†+\)?\s*,[^§;]*$")
 _WAS_LEFT = re.compile(rf"§[^§]*(?:\(\s*(?:it\s+)?|,\s*(?:which\s+|it\s+)?)(?:was|were|had\s+been)\s+{_FILLER}{{0,4}}$")
-_FROM_LEFT = re.compile(rf"\b(?:from|than)\s+(?P<prior>{_BEFORE}\s+)?(?:(?:a|the|of|size|{_BEFORE}|{_ABOUT}|{_EXAM})\s+)*$")
-_BARE_PREVIOUS = re.compile(rf"\b(?:{_BEFORE}|previously)\s+(?:(?:seen|described|noted|known|reported|mentioned|demonstrated|identified|measured)\s+)?$")
-_SEEN_BEFORE = re.compile(r"\bpreviously\s+(?:seen|described|noted|known|reported|mentioned|demonstrated|identified)\s+$")
-_GONE_OR_CHANGED = re.compile(rf"\b(?:resolved|no\s+longer|disappeared|not\s+(?:seen|visible|identified|observed|detected)|now|{_CHANGE})\b")
+_FROM_LEFT = re.compile(
+    rf"\b(?:from|than)\s+(?P<prior>{_BEFORE}\s+)?(?:(?:a|the|of|size|{_BEFORE}|{_ABOUT}|{_EXAM})\s+)*$"
+)
+_BARE_PREVIOUS = re.compile(
+    rf"\b(?:{_BEFORE}|previously)\s+(?:(?:seen|described|noted|known|reported|mentioned|demonstrated|identified|measured)\s+)?$"
+)
+_SEEN_BEFORE = re.compile(
+    r"\bpreviously\s+(?:seen|described|noted|known|reported|mentioned|demonstrated|identified)\s+$"
+)
+_GONE_OR_CHANGED = re.compile(
+    rf"\b(?:resolved|no\s+longer|disappeared|not\s+(?:seen|visible|identified|observed|detected)|now|{_CHANGE})\b"
+)
 _SAME = re.compile(r"\b(?:unchanged|stable|persist\w*|again|still|similar)\b")
-_SIZE_WORD = r"(?:(?:in\s+)?(?:its\s+)?(?:short(?:\saxis)?|long(?:\saxis)?|diameter|size|thickness|length|width|axis)\s*)?"
+_SIZE_WORD = (
+    r"(?:(?:in\s+)?(?:its\s+)?(?:short(?:\saxis)?|long(?:\saxis)?|diameter|size|thickness|length|width|axis)\s*)?"
+)
 _PRIOR_RIGHT = (
-    rf"^\s*{_SIZE_WORD}[(,]?\s*(?:as\s+)?(?:seen\s|measured\s|noted\s|was\s)?(?:on|in|at|by|during)\s+(?:the\s+|a\s+|his\s+|her\s+)?"
-    rf"(?:most\s+recent\s+|recent\s+)?(?:{_BEFORE}\b|comparison\b|pet\b)",
+    (
+        rf"^\s*{_SIZE_WORD}[(,]?\s*(?:as\s+)?(?:seen\s|measured\s|noted\s|was\s)?(?:on|in|at|by|during)\s+(?:the\s+|a\s+|his\s+|her\s+)?"
+        rf"(?:most\s+recent\s+|recent\s+)?(?:{_BEFORE}\b|comparison\b|pet\b)"
+    ),
     rf"^\s*{_SIZE_WORD}\(?(?:previously|earlier|before|formerly|prior|at\s+baseline)\s*(?:[).,;]|$|and\b|now\b|but\b)",
     r"^\s*,?\s*\(?\d+\s*(?:days?|weeks?|months?|years?)\s*(?:ago|earlier|before|prior)",
-    rf"^\s*{_SIZE_WORD}(?:(?:nodule|lesion|mass|node|lymph\snode|cyst)\s+)?(?:as\s+)?(?:on|in|from|dated|at|by)\s+(?:the\s+|a\s+)?"
-    rf"(?:{_BEFORE}\s+)?(?:(?:{_EXAM})\s*)?(?:(?:of|on|from|dated|in)\s+)?(?:the\s+)?†",
+    (
+        rf"^\s*{_SIZE_WORD}(?:(?:nodule|lesion|mass|node|lymph\snode|cyst)\s+)?(?:as\s+)?(?:on|in|from|dated|at|by)\s+(?:the\s+|a\s+)?"
+        rf"(?:{_BEFORE}\s+)?(?:(?:{_EXAM})\s*)?(?:(?:of|on|from|dated|in)\s+)?(?:the\s+)?†"
+    ),
     r"^\s*,?\s*\(?†",
     r"^\s*(?:→|⟶|-+>|=>)",
     rf"^\s*(?:nodule|lesion|mass|node|cyst)s?\s+(?:seen\s+|noted\s+)?(?:on|in|at)\s+(?:the\s+)?{_BEFORE}\b(?![^.;]*\b(?:unchanged|stable)\b)",
@@ -223,6 +253,8 @@ def _is_structure(left: str, right: str, longest_mm: float) -> bool:
     phrase = _NOUN_PHRASE.match(right)
     for noun in reversed([*nouns.finditer(phrase.group() if phrase else "")]):
         return _is_long_enough(noun, longest_mm)
+    if phrase and phrase.group().strip() and _NEW_THING_LEFT.search(left):
+        return False
     clause = re.split(r";|\bbut\b|\bhowever\b", left)[-1]
     for noun in reversed([*nouns.finditer(clause)]):
         if noun["structure"] is None:
@@ -249,11 +281,11 @@ def _is_long_enough(noun: re.Match[str], longest_mm: float) -> bool:
 def _nouns() -> re.Pattern[str]:
     """Things that have a length: focal observations and measured structures, the longer name first."""
     structures = load_terms("structures")
-    focal = [spelling for spelling, term in load_terms("observations").items() if term.canonical not in _NOT_FOCAL]
+    extended = load_terms("extended")
+    focal = [spelling for spelling, term in load_terms("observations").items() if term.canonical not in extended]
     longer = [spelling for spelling in focal if any(name in spelling for name in structures)]
-    return re.compile(
-        rf"\b(?:{alternation(longer)}|(?P<structure>{alternation(structures)})|{alternation(set(focal) - set(longer))})\b"
-    )
+    shorter = set(focal) - set(longer)
+    return re.compile(rf"\b(?:{alternation(longer)}|(?P<structure>{alternation(structures)})|{alternation(shorter)})\b")
 
 
 def _limit(left: str, right: str) -> Qualifier | None:
@@ -307,7 +339,7 @@ def _is_prior(left: str, right: str) -> bool:
         return bool(_GONE_OR_CHANGED.search(right)) and not _SAME.search(right)
     if _BARE_PREVIOUS.search(left):
         return not (_SAME.search(right) and SIZE_MARK not in right)
-    if _PRIOR_LEFT_ANY.search(left):
+    if _PRIOR_LEFT_ANY.search(left) and not _COMPARED_LEFT.search(left):
         return True
     started = _FROM_LEFT.search(left)
     if started is not None:
@@ -319,7 +351,7 @@ def _is_prior(left: str, right: str) -> bool:
 
 
 def _is_foil(left: str, right: str) -> bool:
-    """Whether the sentence's one other length is marked as today's and another day is spoken of: this one is that day's."""
+    """Whether the sentence speaks of another day and marks its one other length as today's."""
     words = left + " " + SIZE_MARK + " " + right
     if _OTHER_THING.search(words) or not _OTHER_DAY.search(words):
         return False

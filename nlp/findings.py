@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
@@ -23,15 +23,17 @@ from nlp.types import (
     Size,
     SizeKind,
     Span,
-    Temporality,
 )
 
 _SPEAKS_OF_BEFORE = re.compile(
-    r"\W*(?:it|this|that|these|they|its|their|measur\w+|size|(?:the\s+)?(?:larger|largest|biggest|smaller|smallest|dominant)|"
+    r"\W*(?:however\W+)?(?:it|this|that|these|they|its|their|measur\w+|size|(?:the\s+)?(?:larger|largest|biggest|smaller|smallest|dominant)|"
     r"the\s+(?:size|diameter|dimensions?|short|long)|(?:short|long)\s+(?:axis|diameter)|now|currently|previously|approximately|\d)",
     re.IGNORECASE,
 )
-_LARGEST = re.compile(r"\b(?:larger|largest|biggest|greatest|dominant|index)\b(?!\s+(?:axial\s+)?(?:diameter|dimension|axis))", re.IGNORECASE)
+_LARGEST = re.compile(
+    r"\b(?:larger|largest|biggest|greatest|dominant|index)\b(?!\s+(?:axial\s+)?(?:diameter|dimension|axis))",
+    re.IGNORECASE,
+)
 _RESPECTIVELY = re.compile(r"\brespectively\b", re.IGNORECASE)
 _ATTACHED_KINDS = frozenset({SizeKind.LESION, SizeKind.OTHER})
 
@@ -67,10 +69,10 @@ def build_findings(
     """Turn a report's graph and lengths into findings, in text order.
 
     A head observation and each lesion length attached to it make one finding ("nodules of 5 and 7 mm" make two); an
-    earlier day's length goes with today's. Its phrase runs from the first to the last of head, describing words, places,
-    lengths and image reference, within one sentence. A length that could belong to two heads is left out. The length of
-    a vessel, duct or organ makes a finding named after it. What the impression repeats becomes a second mention. Two
-    findings with the same phrase keep distinct ids by ``.2``, ``.3`` behind the second and third.
+    earlier day's length goes with today's. Its phrase runs from the first to the last of head, describing words,
+    places, lengths and image reference, within one sentence. A length that could belong to two heads is left out. The
+    length of a vessel, duct or organ makes a finding named after it. What the impression repeats becomes a second
+    mention. Two findings with the same phrase keep distinct ids by ``.2``, ``.3`` behind the second and third.
     """
     findings: list[Finding] = []
     before: tuple[_Place, int] | None = None  # the last sentence with one head that a pronoun can mean
@@ -102,7 +104,8 @@ class _Builder:
             if size.kind is SizeKind.NORMAL_STRUCTURE:
                 yield from self._structure(size)
             elif size.kind in _ATTACHED_KINDS:
-                head = best_head(self._text, self._graph, self._heads, size)
+                reached = {head: sizes[-1].span[1] for head, sizes in by_head.items() if sizes}
+                head = best_head(self._text, self._graph, self._heads, size, reached)
                 (orphans if head is None else by_head[head]).append(size)
         for head, own in by_head.items():
             yield from self._of_head(head, group_sizes(self._text, own))
@@ -121,7 +124,8 @@ class _Builder:
         if len(things) == 1:
             return self._place, things[0]
         same_section = before is not None and before[0].section == self._place.section
-        return before if not self._heads and same_section and self._speaks_of_before() else None
+        silent = not self._place.entities or (not self._heads and self._speaks_of_before())
+        return before if same_section and silent else None
 
     def _speaks_of_before(self) -> bool:
         return bool(_SPEAKS_OF_BEFORE.match(self._text[slice(*self._place.sentence)]))
@@ -131,9 +135,14 @@ class _Builder:
         if not groups:
             yield self._finding(head, None, places, self._references(None, self._graph.entities[head].span))
             return
-        own = self._own_places(head, groups) if len(groups) > 1 else [self._largest(head, groups[0]) or places]
-        for attached, here in zip(groups, own, strict=True):
-            yield self._finding(head, attached, here, self._references(attached, attached.span), alone=len(groups) == 1)
+        if len(groups) == 1:
+            largest = self._largest(head, groups[0])
+            since, here = largest or (0, places)
+            references = self._references(groups[0], groups[0].span)
+            yield self._finding(head, groups[0], here, references, words_since=since)
+            return
+        for attached, here in zip(groups, self._own_places(head, groups), strict=True):
+            yield self._finding(head, attached, here, self._references(attached, attached.span), alone=False)
 
     def _places_of(self, head: int) -> list[int]:
         """The places of a head and of what describes it, with what describes those."""
@@ -144,10 +153,15 @@ class _Builder:
         return sorted(found)
 
     def _with_wholes(self, place: int) -> set[int]:
-        """A place, its parts and the wholes it is part of."""
+        """A place, its parts and the wholes that it is part of."""
         found = set(self._graph.closure(place))
-        found |= {target for member in list(found) for target in self._graph.targets(member, Relation.MODIFY)}
-        return {index for index in found if self._graph.entities[index].label.is_anatomy and index in self._place.entities}
+        wholes = [place]
+        while wholes:
+            wholes = [
+                whole for part in wholes for whole in self._graph.targets(part, Relation.MODIFY) if whole not in found
+            ]
+            found.update(wholes)
+        return {index for index in found if self._graph.entities[index].label.is_anatomy}
 
     def _within(self, start: int, end: int) -> list[int]:
         return [
@@ -156,18 +170,19 @@ class _Builder:
             if self._graph.entities[index].label.is_anatomy and start <= self._graph.entities[index].span[0] < end
         ]
 
-    def _largest(self, head: int, attached: Attached) -> list[int] | None:
-        """In "nodules in both lungs, the largest 8 mm in the lingula" the place behind "largest" is the length's."""
+    def _largest(self, head: int, attached: Attached) -> tuple[int, list[int]] | None:
+        """In "nodules in both lungs, the largest 8 mm in the lingula": where "largest" ends, and what places follow."""
         head_end = self._graph.entities[head].span[1]
-        start, end = attached.span
-        mark = _LARGEST.search(self._text, min(head_end, start), max(start, head_end))
-        if mark is None or head_end > start:
-            return None
-        return self._within(mark.end(), self._end_of_clause(end)) or None
+        end = self._end_of_clause(max(head_end, attached.span[1]))
+        mark = _LARGEST.search(self._text, head_end, end)
+        places = self._within(mark.end(), end) if mark is not None else []
+        return (mark.end(), places) if mark is not None and places else None
 
     def _end_of_clause(self, start: int) -> int:
         """Where the next head or a semicolon begins."""
-        ends = [self._graph.entities[head].span[0] for head in self._heads if self._graph.entities[head].span[0] >= start]
+        ends = [
+            self._graph.entities[head].span[0] for head in self._heads if self._graph.entities[head].span[0] >= start
+        ]
         semicolon = self._text.find(";", start, self._place.sentence[1])
         return min([*ends, *([semicolon] if semicolon >= 0 else []), self._place.sentence[1]])
 
@@ -180,13 +195,18 @@ class _Builder:
             return [[] for _ in groups]
         first = self._within(start, cuts[0][0]) if start < cuts[0][0] else []
         behind = [self._within(a[1], b[0]) for a, b in pairwise(cuts)] + [self._within(cuts[-1][1], end)]
-        if all(behind) and not first:
-            return behind
+        if all(behind):  # "in the right lung, 12 mm in the upper lobe and 8 mm in the lower lobe"
+            return [self._in_whole(first, here) for here in behind]
         if not any(behind[:-1]):
             return [shared for _ in groups]
         if not behind[-1] and first and all(behind[:-1]):
             return [first, *behind[:-1]]
         return [[] for _ in groups]
+
+    def _in_whole(self, whole: Sequence[int], part: list[int]) -> list[int]:
+        """A part with the whole said before it, unless the part says its own side."""
+        own = laterality_of([self._graph.entities[index].term for index in part], [])
+        return part if own is not None else [*whole, *part]
 
     def _references(self, attached: Attached | None, span: Span) -> tuple[ImageReference, ...]:
         """The image references of a length or head: those nearer to it than to the sentence's other lengths."""
@@ -208,6 +228,7 @@ class _Builder:
         references: tuple[ImageReference, ...],
         *,
         alone: bool = True,
+        words_since: int = 0,
     ) -> Finding:
         entities = self._graph.entities
         spans = [entities[index].span for index in (*self._members(head), *places)]
@@ -225,7 +246,8 @@ class _Builder:
                 side = None
         phrase = self._closed(min(start for start, _ in spans), max(end for _, end in spans))
         if side is None:
-            side = laterality_of(terms, [self._text[slice(*self._clause(phrase, head))]] if alone else [])
+            start, end = self._clause(phrase, head)
+            side = laterality_of(terms, [self._free_words(max(start, words_since), end)] if alone else [])
         return self._make(
             observation=entities[head].term,
             assertion=entities[head].label.assertion,
@@ -235,6 +257,14 @@ class _Builder:
             sizes=attached.sizes if attached else (),
             references=references,
         )
+
+    def _free_words(self, start: int, end: int) -> str:
+        """The words of a clause without its places, whose sides are their own."""
+        words = self._text[start:end]
+        for index in self._within(start, end):
+            first, last = self._graph.entities[index].span
+            words = words[: first - start] + " " * (min(last, end) - first) + words[last - start :]
+        return words
 
     def _members(self, head: int) -> list[int]:
         return [index for index in self._graph.closure(head) if index in self._place.entities]
@@ -247,10 +277,10 @@ class _Builder:
         return start, end + (opened is not None and words.count(opened) > words.count(after))
 
     def _side_words(self, attached: Attached) -> Span:
-        """ "40 mm on the right and 30 mm on the left": from a length to the side named before the next length."""
+        """In "40 mm on the right and 30 mm on the left": from a length to the side named before the next length."""
         following = [size.span[0] for size in self._place.sizes if size.span[0] >= attached.span[1]]
         start, end = attached.span[1], min([*following, self._end_of_clause(attached.span[1])])
-        match = re.match(r"[^,;()]{0,40}?\b(?:right|left)\b(?:\s+side)?", self._text[start:end], re.IGNORECASE)
+        match = re.match(r"[^,;()]{0,60}?\b(?:right|left)\b(?:\s+side)?", self._text[start:end], re.IGNORECASE)
         return (start, start + match.end()) if match else (start, start)
 
     def _clause(self, phrase: Span, head: int) -> Span:
@@ -283,30 +313,22 @@ class _Builder:
         )
 
     def _of_antecedent(self, head: int, attached: Attached) -> Finding:
-        """ "It measures 12 mm": the phrase stands here, the thing and, unless said here, its place in a sentence before."""
+        """Of "it measures 12 mm": the phrase stands here, the thing and, unless said here, its place before."""
         here = self._within(*self._place.sentence)
         entities = self._graph.entities
-        places = here or self._antecedent_places(head)
+        places = here or self._places_of(head)
         start = self._place.sentence[0]
         references = self._references(attached, attached.span)
         ends = [*(entities[index].span[1] for index in here), *(reference.span[1] for reference in references)]
-        finding = self._make(
+        return self._make(
             observation=entities[head].term,
             assertion=entities[head].label.assertion,
             phrase=(start, max([attached.span[1], *ends])),
             terms=[entities[index].term for index in places],
-            side=laterality_of([entities[index].term for index in places], [self._text[slice(*self._place.sentence)]]),
+            side=laterality_of([entities[index].term for index in places], [self._free_words(*self._place.sentence)]),
             sizes=attached.sizes,
             references=references,
         )
-        return finding
-
-    def _antecedent_places(self, head: int) -> list[int]:
-        found: set[int] = set()
-        for target in self._graph.targets(head, Relation.LOCATED_AT):
-            found |= set(self._graph.closure(target))
-            found |= {other for other in self._graph.targets(target, Relation.MODIFY)}
-        return sorted(found)
 
     def _make(
         self,
@@ -333,9 +355,7 @@ class _Builder:
         )
 
 
-def _places(
-    text: str, graph: Graph, sizes: Sequence[Size], references: Sequence[ImageReference]
-) -> Iterator[_Place]:
+def _places(text: str, graph: Graph, sizes: Sequence[Size], references: Sequence[ImageReference]) -> Iterator[_Place]:
     sections = split_sections(text)
     for start, end in split_sentences(text):
         yield _Place(

@@ -104,7 +104,12 @@ class Graph:
         for index, entity in enumerate(self.entities):
             if not entity.label.is_observation:
                 continue
-            described = [target for target in self.targets(index, Relation.MODIFY) if self.entities[target].label.is_observation]
-            if all(target < index and index in self.closure(target) and target in self.closure(index) for target in described):
+            described = [
+                target for target in self.targets(index, Relation.MODIFY) if self.entities[target].label.is_observation
+            ]
+            if all(
+                target < index and index in self.closure(target) and target in self.closure(index)
+                for target in described
+            ):
                 found.append(index)
         return found

@@ -8,8 +8,13 @@ from dataclasses import replace
 
 from nlp.types import Assertion, Finding, Size, Temporality
 
-_GENERIC = frozenset({"nodule", "mass", "lesion", "focus", "opacity", "tumor", "hypodensity", "hyperdensity", "ground-glass nodule"})
+_GENERIC = frozenset(
+    {"nodule", "mass", "lesion", "focus", "opacity", "tumor", "hypodensity", "hyperdensity", "ground-glass nodule"}
+)
 _DEFINITE = re.compile(r"\b(?:the|this|that|said)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
+_PRONOUN = re.compile(
+    r"\W*(?:however\W+)?(?:it|this|that|these|they|its|their|measur\w+|the|previously|now|currently)\b", re.IGNORECASE
+)
 _NEIGHBOUR = 400  # characters that "the nodule" may stand behind its nodule
 _SECTION = "impression"
 
@@ -42,14 +47,19 @@ def _is_same(text: str, earlier: Finding, later: Finding, *, impression: bool) -
     if impression:
         equal = bool(earlier.sizes and later.sizes)
         return same_word or (generic and equal)
-    if earlier.assertion is Assertion.ABSENT or earlier.sizes or not later.sizes or later.anatomy is not None:
+    return _continues(text, earlier, later) and (same_word or later.observation in _GENERIC)
+
+
+def _continues(text: str, earlier: Finding, later: Finding) -> bool:
+    """Whether a later sentence of the section goes on about the same thing ("it", "the nodule") and gives its size."""
+    if earlier.assertion is Assertion.ABSENT or not later.sizes or (earlier.sizes and _today(later)):
         return False
-    start = later.mentions[0].phrase[0]
-    near = earlier.mentions[0].sentence != later.mentions[0].sentence and start - earlier.mentions[0].phrase[1] < _NEIGHBOUR
-    same_section = earlier.mentions[0].section == later.mentions[0].section
-    words = text[later.mentions[0].sentence[0] : later.mentions[0].phrase[1]]
-    definite = _DEFINITE.search(text[later.mentions[0].sentence[0] : start]) or re.match(r"(?:the|this)\b", words, re.I)
-    return bool(near and same_section and definite and (same_word or later.observation in _GENERIC))
+    before, after = earlier.mentions[0], later.mentions[0]
+    gap = after.phrase[0] - before.phrase[1]
+    if before.section != after.section or before.sentence == after.sentence or not 0 <= gap < _NEIGHBOUR:
+        return False
+    lead = text[after.sentence[0] : after.phrase[0]]
+    return bool(_DEFINITE.search(lead) or _PRONOUN.match(text[after.sentence[0] : after.sentence[1]]))
 
 
 def _agree(earlier: Finding, later: Finding) -> bool:
@@ -78,12 +88,12 @@ def _sizes_agree(earlier: Sequence[Size], later: Sequence[Size]) -> bool:
 
 def _merged(earlier: Finding, later: Finding) -> Finding:
     """The earlier finding with a mention more; the mention that carries the size leads."""
-    leads = bool(later.sizes) and not earlier.sizes
+    leads = bool(_today(later)) and not _today(earlier)
     first, second = (later, earlier) if leads else (earlier, later)
     return replace(
         earlier,
         mentions=first.mentions + second.mentions,
-        sizes=first.sizes or second.sizes,
+        sizes=first.sizes if _today(first) and _today(second) else first.sizes + second.sizes,
         anatomy=earlier.anatomy or later.anatomy,
         laterality=earlier.laterality or later.laterality,
         image_references=first.image_references or second.image_references,

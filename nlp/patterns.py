@@ -27,6 +27,7 @@ AXIS_LABEL = (
 _GAP = r"(?:\s{0,3}-?\s?)"
 FACTOR = re.compile(rf"{NUMBER}(?:{_GAP}{UNIT})?(?:\s*\(?\b{AXIS_LABEL}\b\)?)?", re.IGNORECASE)
 _TIMES = r"\s*(?:[x×✕*]|\bby\b)\s*"
+TIMES = re.compile(_TIMES, re.IGNORECASE)
 
 
 def _nameless(pattern: str) -> str:
@@ -37,7 +38,8 @@ _PLAIN = _nameless(rf"{NUMBER}(?:{_GAP}{UNIT})?")
 _LABELLED = _nameless(rf"{NUMBER}(?:{_GAP}{UNIT})?(?:\s*\(?\b{AXIS_LABEL}\b\)?)?")
 # Not inside words, dates, ratios or decimals; not a percentage.
 EXPRESSION = re.compile(
-    rf"(?<!\w)(?<!\d[.,:/])(?<![^\s(]/)(?:{_LABELLED}(?:{_TIMES}{_LABELLED})+|{_PLAIN})(?![^\W_]|%|\s?%|/\d|[.,]\d)", re.IGNORECASE
+    rf"(?<!\w)(?<!\d[.,:/])(?<![^\s(]/)(?:{_LABELLED}(?:{_TIMES}{_LABELLED})+|{_PLAIN})(?![^\W_]|%|\s?%|/\d|[.,]\d)",
+    re.IGNORECASE,
 )
 AXES_AFTER = re.compile(
     rf"\s*\(\s*({_nameless(AXIS_LABEL)})\s*(?:[x×/,]|by)\s*({_nameless(AXIS_LABEL)})"

@@ -27,12 +27,12 @@ def place_name(terms: Sequence[str]) -> str | None:
     if any(_LOBE.search(term) for term in bare):
         bare = [term for term in bare if term != "lung"]
     ordered = sorted(bare, key=_rank)
-    prefix = {("right",): "right ", ("left",): "left "}.get(tuple(sides), "bilateral " if sides else "")
+    prefix = "" if not sides else f"{sides[0]} " if len(sides) == 1 else "bilateral "
     return prefix + " ".join(ordered)
 
 
 def laterality_of(terms: Sequence[str], words: Sequence[str]) -> Laterality | None:
-    """The side of a finding: from its places, else from the words around it. None where they name several places' sides."""
+    """The side of a finding: from its places, else from the words around it; None where these disagree."""
     for texts in (list(terms), [_LEFT_VERB.sub(" ", text.lower()) for text in words]):
         found = _sides(texts)
         if found == ["right"]:
@@ -40,7 +40,9 @@ def laterality_of(terms: Sequence[str], words: Sequence[str]) -> Laterality | No
         if found == ["left"]:
             return Laterality.LEFT
         if found:
-            both = any(re.search(r"\b(?:bilateral|both)\b|\b(?:right|left)\s+and\s+(?:right|left)\b", text) for text in texts)
+            both = any(
+                re.search(r"\b(?:bilateral|both)\b|\b(?:right|left)\s+and\s+(?:right|left)\b", text) for text in texts
+            )
             return Laterality.BILATERAL if both else None
         if any(_MIDLINE.search(text) for text in texts):
             return Laterality.MIDLINE
@@ -54,7 +56,9 @@ def _sides(texts: Sequence[str]) -> list[str]:
     found: set[str] = set()
     for text in texts:
         for word in _SIDE_WORDS.findall(text):
-            found |= {"right": {"right"}, "rt": {"right"}, "left": {"left"}, "lt": {"left"}}.get(word, {"right", "left"})
+            found |= {"right": {"right"}, "rt": {"right"}, "left": {"left"}, "lt": {"left"}}.get(
+                word, {"right", "left"}
+            )
     return sorted(found)
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from numbers import Real
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,9 @@ def _unique(items: Iterable[Report | ReportError], on_error: OnError | None) -> 
     for number, item in enumerate(items, start=1):
         error = item if isinstance(item, ReportError) else None
         if isinstance(item, Report) and item.report_id in seen:
-            error = ReportError("report_id was already used by an earlier row; it must be unique, the first row is kept")
+            error = ReportError(
+                "report_id was already used by an earlier row; it must be unique, the first row is kept"
+            )
         if isinstance(item, Report) and error is None:
             seen.add(item.report_id)
             yield item
@@ -155,7 +157,9 @@ def _file_table(path: Path) -> _Table:
         return _Table(path.name, columns, lambda: _json_rows(path))
     if suffix in _CSV_SUFFIXES:
         return _Table(path.name, _csv_columns(path), lambda: _csv_rows(path))
-    raise ReportError(f"{path.name!r} is neither CSV ({', '.join(sorted(_CSV_SUFFIXES))}) nor JSON Lines (.jsonl, .ndjson)")
+    raise ReportError(
+        f"{path.name!r} is neither CSV ({', '.join(sorted(_CSV_SUFFIXES))}) nor JSON Lines (.jsonl, .ndjson)"
+    )
 
 
 def _csv_columns(path: Path) -> tuple[str, ...]:
@@ -253,8 +257,8 @@ def _mapping(table: _Table) -> tuple[dict[str, str], tuple[str, ...]]:
     if missing:
         raise ReportError(
             f"{table.name} lacks {' and '.join(repr(name) for name in missing)}; it has the columns "
-            f"{list(table.columns)}; needed are {list(_NEEDED)}, and accession_number, study_instance_uid or patient_id "
-            "with study_date to join a report to its study"
+            f"{list(table.columns)}; needed are {list(_NEEDED)}, and accession_number, study_instance_uid or "
+            "patient_id with study_date to join a report to its study"
         )
     return mapping, tuple(identifying)
 
@@ -292,11 +296,10 @@ def _texts(value: object) -> tuple[str, ...]:
         return tuple(text for item in value for text in _texts(item))
     if value is None or type(value).__name__ in {"NAType", "NaTType"}:
         return ()
-    if isinstance(value, Real) and not isinstance(value, bool):
-        number = float(value)
-        if number != number:  # noqa: PLR0124 - the one value that differs from itself: a missing cell
+    if isinstance(value, float):
+        if isnan(value):
             return ()
-        return (str(int(value)) if number.is_integer() else str(value),)
+        return (str(int(value)) if value.is_integer() else str(value),)
     if isinstance(value, (date, datetime)):
         return (value.isoformat(),)
     return (str(value),)

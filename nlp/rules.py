@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,19 @@ _OBSERVATION = {
 _HYPOTHETICAL_SECTIONS = frozenset({"history", "indication", "recommendation"})
 # Observations that, said "with" another one, describe it.
 _ATTRIBUTES = frozenset(
-    "calcification necrosis cavity thickening septation enhancement edema hemorrhage stranding hypodensity hyperdensity".split()
+    [
+        "calcification",
+        "necrosis",
+        "cavity",
+        "thickening",
+        "septation",
+        "enhancement",
+        "edema",
+        "hemorrhage",
+        "stranding",
+        "hypodensity",
+        "hyperdensity",
+    ]
 ) | {"air bronchogram", "fat stranding", "volume loss", "area of enhancement"}
 
 _PLACE_WORDS = re.compile(
@@ -52,6 +65,8 @@ _BESIDE = re.compile(
     r"invading|compared|similar|up|down)\s+(?:\w+\s+)?to|\babutting|\bnear|\bbeside|\btouching|\bcontacting|\babove|\bbelow|\bbeneath|"
     r"\b(?:mm|cm|§)\s+from|\baway\s+from|\bdistance\s+\w+|\bbehind|\binvading|\bdisplacing|\bcompressing)\s+(?:(?:the|left|right|both|adjacent)\s+)*$"
 )
+_SIDED = re.compile(r"\b(?:right|left|both|bilateral)\b")
+_OPENING = re.compile(r"\W*(?:(?:in|at|on|within|throughout)\s+)?(?:the\s+)?(?:level\s+of\s+(?:the\s+)?)?")
 _AND = re.compile(r"\s*(?:,|,?\s*(?:and|or|and/or|/|-))\s*(?:\w+\s+){0,2}")
 _WITH = re.compile(r"[\s,]*(?:(?:is|are)\s+seen\s+)?(?:with|without|and|showing|containing)\s+(?:\w+[\s-]+){0,3}")
 _SUGGESTS = re.compile(
@@ -71,7 +86,7 @@ class _Hit:
 
 
 class RulesExtractor:
-    """Findings by rules: own term lists on a blank spaCy pipeline, ConText-like scopes, and lengths attached by position.
+    """Findings by rules: own term lists on a blank spaCy pipeline, ConText-like scopes, lengths attached by position.
 
     Precision comes before recall: a length that could belong to two things belongs to neither. English only. It knows
     about 150 observations and 200 places (``nlp/terms``); what is not listed is not found.
@@ -106,7 +121,7 @@ class RulesExtractor:
 
 
 class _Sentence:
-    """The terms of one sentence and how they hang together. ``words`` is its text in lower case, lengths blotted out."""
+    """The terms of one sentence and how they hang together. ``words`` is its text as :func:`_shadow` returns it."""
 
     def __init__(self, words: str, offset: int, hits: Sequence[_Hit]) -> None:
         self._words = words
@@ -115,19 +130,25 @@ class _Sentence:
         self._relations: list[list[tuple[Relation, int]]] = [[] for _ in hits]
 
     def entities(self, base: int, section: str) -> Iterator[Entity]:
-        """The sentence's entities; ``base`` is the index of the first one in the graph."""
+        """The sentence's entities; ``base`` is the index of the first one in the graph.
+
+        A describing word that describes nothing ("old CT") is left out.
+        """
         self._chain_places()
         self._describe()
         self._locate()
         self._suggest()
         scopes = find_scopes(self._words)
-        for hit, relations in zip(self._hits, self._relations, strict=True):
+        kept = [i for i, hit in enumerate(self._hits) if hit.kind != "modifiers" or self._relations[i]]
+        position = {index: base + place for place, index in enumerate(kept)}
+        for index in kept:
+            hit = self._hits[index]
             start, end = hit.span
             yield Entity(
                 (start + self._offset, end + self._offset),
                 self._label(hit, scopes, section),
                 hit.term,
-                tuple((relation, target + base) for relation, target in dict.fromkeys(relations)),
+                tuple((relation, position[target]) for relation, target in dict.fromkeys(self._relations[index])),
             )
 
     @staticmethod
@@ -146,7 +167,7 @@ class _Sentence:
         return [index for index, hit in enumerate(self._hits) if hit.kind in kinds]
 
     def _chain_places(self) -> None:
-        """ "Segment 7 of the liver", "right lung upper lobe": each place describes the next one."""
+        """In "segment 7 of the liver" and "right lung upper lobe" each place describes the next one."""
         for first, second in zip(self._of("anatomy"), self._of("anatomy")[1:], strict=False):
             if second == first + 1 and _CHAIN.fullmatch(self._between(first, second)):
                 self._relations[first].append((Relation.MODIFY, second))
@@ -161,7 +182,7 @@ class _Sentence:
                 self._relations[index].append((Relation.MODIFY, after))
             elif before is not None and not _HARD_STOP.search(self._between(before, index)):
                 self._relations[index].append((Relation.MODIFY, before))
-        for first, second in zip(heads, heads[1:], strict=False):
+        for first, second in itertools.pairwise(heads):
             gap = self._between(first, second)
             if not gap.strip():
                 self._relations[first].append((Relation.MODIFY, second))
@@ -193,15 +214,27 @@ class _Sentence:
         yield from close
         yield from inside[:1]
         yield from (place for place in self._linked(inside[:1]) if place in after)
+        introduced = [place for place in before if place not in close and self._introduces(place, head)]
         if not close and not inside:
-            introduced = [place for place in before if not _BESIDE.search(self._words[: self._hits[place].span[0]])]
-            introduced = [place for place in introduced if not _HARD_STOP.search(self._between(place, head).replace("there is", ""))]
             yield from introduced[-1:]
+        elif not any(_SIDED.search(self._hits[place].term) for place in (*close, *inside)):
+            yield from (
+                place for place in introduced[-1:] if _OPENING.fullmatch(self._words[: self._hits[place].span[0]])
+            )
+
+    def _introduces(self, place: int, head: int) -> bool:
+        """Whether a place before the head is no mere neighbour: "in the left lung, there is a nodule"."""
+        if _BESIDE.search(self._words[: self._hits[place].span[0]]):
+            return False
+        return not _HARD_STOP.search(re.sub(r"there (?:is|are)(?: an?)?", "", self._between(place, head)))
 
     def _reach(self, head: int, later_heads: Sequence[int]) -> int:
         """Where the places behind a head stop being its own: at the next head, unless "A and B in the lung"."""
         current = head
         for later in later_heads:
+            lead = self._words[: self._hits[later].span[0]]
+            if lead.count("(") > lead.count(")"):  # an explanation in brackets
+                continue
             if not _AND.fullmatch(self._bare(current, later)) and self._between(current, later).strip():
                 return self._hits[later].span[0]
             current = later
@@ -212,14 +245,18 @@ class _Sentence:
         lead = self._words[: self._hits[place].span[0]]
         if _HARD_STOP.search(gap) or _BESIDE.search(lead):
             return False
-        return bool(_INTO_PLACE.search(lead)) or not re.search(r"[a-z]{2}", re.sub(r"\bmeasur\w+|\bmm|\bcm", "", self._bare(head, place)))
+        return bool(_INTO_PLACE.search(lead)) or not re.search(
+            r"[a-z]{2}", re.sub(r"\bmeasur\w+|\bmm|\bcm", "", self._bare(head, place))
+        )
 
     def _linked(self, places: Sequence[int]) -> list[int]:
-        return [target for place in places for relation, target in self._relations[place] if relation is Relation.MODIFY]
+        return [
+            target for place in places for relation, target in self._relations[place] if relation is Relation.MODIFY
+        ]
 
     def _suggest(self) -> None:
         heads = self._of("observations")
-        for first, second in zip(heads, heads[1:], strict=False):
+        for first, second in itertools.pairwise(heads):
             described = any(relation is Relation.MODIFY for relation, _ in self._relations[first])
             if not described and _SUGGESTS.search(self._between(first, second)):
                 self._relations[first].append((Relation.SUGGESTIVE_OF, second))
@@ -238,9 +275,7 @@ def _hits(text: str) -> list[_Hit]:
             continue
         term = load_terms(kind)[re.sub(r"\s*([-'/])\s*", r"\1", re.sub(r"\s+", " ", span.text.lower()))].canonical
         found.append(_Hit((span.start_char, span.end_char), kind, term))
-    found += [
-        _Hit(match.span(), "anatomy", _numbered(match.group())) for match in _PLACE_NUMBER.finditer(lower)
-    ]
+    found += [_Hit(match.span(), "anatomy", _numbered(match.group())) for match in _PLACE_NUMBER.finditer(lower)]
     found.sort(key=lambda hit: (hit.span[0] - hit.span[1], order[hit.kind]))
     kept: list[_Hit] = []
     for hit in found:
@@ -267,15 +302,19 @@ def _shadow(text: str, sentence: Span) -> str:
     words = text[start:end].lower()
     if len(words) != end - start:
         words = text[start:end]
-    return re.sub(r"\d[\d.,]*(?:\s?[x×-]\s?\d[\d.,]*)*\s?-?\s?(?=mm\b|cm\b|millimet|centimet)", lambda match: "§" * len(match.group()), words)
+    return re.sub(
+        r"\d[\d.,]*(?:\s?[x×-]\s?\d[\d.,]*)*\s?-?\s?(?=mm\b|cm\b|millimet|centimet)",
+        lambda match: "§" * len(match.group()),
+        words,
+    )
 
 
 @cache
 def _pipeline() -> tuple[Any, Any]:
     """A blank pipeline's tokenizer, which cuts at every punctuation mark, and a matcher of the term lists."""
-    import spacy  # noqa: PLC0415 - heavy, and only this extractor needs it
-    from spacy.matcher import PhraseMatcher  # noqa: PLC0415
-    from spacy.tokenizer import Tokenizer  # noqa: PLC0415
+    import spacy
+    from spacy.matcher import PhraseMatcher
+    from spacy.tokenizer import Tokenizer
 
     mark = r"[^\w\s]|_"
     vocab = spacy.blank("en").vocab

@@ -45,7 +45,7 @@ _UNIT_END = re.compile(rf"(?:^|[\d\s]){_UNIT}$", re.IGNORECASE)
 # A full stop, then white space; or none at all between a small letter and a capitalised word ("effusion.There").
 _STOP = re.compile(r"[.?!;]+[\"')\]]*(?=\s|$)|(?<=[a-z])[.](?=[A-Z][a-z])")
 _CONTINUED = re.compile(
-    r"(?:[,(/]|\b(?:of|the|a|an|in|on|at|and|or|with|to|from|by|is|are|was|were|no|measuring))$", re.I
+    r"(?:[,(/]|\b(?:of|the|a|an|in|on|at|and|or|with|to|from|by|is|are|was|were|no|measuring))$", re.IGNORECASE
 )
 _LINE = re.compile(r"[^\r\n]+|(?<=\n)(?=\r?\n)|(?<=\r)(?=\r)")
 _WRAP_COLUMN = 50  # authors break shorter lines on purpose

@@ -177,15 +177,7 @@ def _items(text: str, masked: str) -> list[_Item]:
 
 
 def _parse(masked: str, match: re.Match[str]) -> _Item | None:
-    factors = [
-        _Factor(
-            *_number(factor["number"]),
-            mm_per_unit=None if factor["unit"] is None else _mm_per_unit(factor["unit"]),
-            axis=_axis(factor["label"]),
-            power=_POWERS.get(factor["power"] or ""),
-        )
-        for factor in patterns.FACTOR.finditer(masked, *match.span())
-    ]
+    factors = list(_factors(masked, *match.span()))
     if any(factor.value <= 0 for factor in factors):
         return None
     if any(factor.power not in {None, len(factors)} for factor in factors):
@@ -202,6 +194,20 @@ def _parse(masked: str, match: re.Match[str]) -> _Item | None:
         if factors[index].mm_per_unit is None:
             factors[index] = replace(factors[index], mm_per_unit=factors[index - 1].mm_per_unit)
     return _Item(tuple(factors), match.span(), match.span())
+
+
+def _factors(masked: str, start: int, end: int) -> Iterator[_Factor]:
+    """The numbers of an expression one by one, each with the unit and the axis written right behind it."""
+    position = start
+    while position < end and (match := patterns.FACTOR.match(masked, position)) is not None:
+        yield _Factor(
+            *_number(match["number"]),
+            mm_per_unit=None if match["unit"] is None else _mm_per_unit(match["unit"]),
+            axis=_axis(match["label"]) if match.end() <= end else None,
+            power=_POWERS.get(match["power"] or ""),
+        )
+        times = patterns.TIMES.match(masked, match.end())
+        position = end if times is None else times.end()
 
 
 def _resolve_unit(masked: str, item: _Item, following: _Item | None) -> _Item | None:
@@ -261,9 +267,7 @@ def _share_groups(items: Sequence[_Item]) -> Iterator[_Item]:
 def _range(first: _Item, second: _Item) -> _Item:
     """Midpoint; half the width is added to the rounding."""
     low, high = (factor.value * (factor.mm_per_unit or 1.0) for factor in (first.factors[0], second.factors[0]))
-    rounding = max(
-        factor.rounding * (factor.mm_per_unit or 1.0) for factor in (first.factors[0], second.factors[0])
-    )
+    rounding = max(factor.rounding * (factor.mm_per_unit or 1.0) for factor in (first.factors[0], second.factors[0]))
     span = (first.span[0], second.span[1])
     factor = _Factor((low + high) / 2, rounding + abs(high - low) / 2, 1.0)
     return _Item((factor,), span, span, is_range=True)
@@ -283,7 +287,9 @@ def _with_unit(item: _Item, mm_per_unit: float | None, group: Span) -> _Item:
 
 
 def _is_measured(text: str, item: _Item) -> bool:
-    return bool(re.search(r"\b(?:measur\w+|dimensions?|size)\s*(?:of|is|are|:)?\s*$", text[: item.span[0]][-40:], re.I))
+    return bool(
+        re.search(r"\b(?:measur\w+|dimensions?|size)\s*(?:of|is|are|:)?\s*$", text[: item.span[0]][-40:], re.IGNORECASE)
+    )
 
 
 def _size(text: str, item: _Item, context: Context) -> Size | None:
@@ -295,7 +301,11 @@ def _size(text: str, item: _Item, context: Context) -> Size | None:
         kind = SizeKind.THRESHOLD
     rows = sorted(
         (
-            (round(factor.value * (factor.mm_per_unit or 1.0), 6), round(factor.rounding * (factor.mm_per_unit or 1.0), 6), axis)
+            (
+                round(factor.value * (factor.mm_per_unit or 1.0), 6),
+                round(factor.rounding * (factor.mm_per_unit or 1.0), 6),
+                axis,
+            )
             for factor, axis in zip(item.factors, axes, strict=True)
         ),
         key=lambda row: -row[0],
@@ -315,7 +325,7 @@ def _size(text: str, item: _Item, context: Context) -> Size | None:
 
 
 def _number(written: str) -> tuple[float, float]:
-    """Value and half of the last written digit, in the unit as written: "1.2" is 1.2 +- 0.05, "1 1/2" is 1.5 +- 0.25."""
+    """Value and half of the last written digit, in the unit as written: 1.2 +- 0.05, "1 1/2" is 1.5 +- 0.25."""
     if written in patterns.WORD_VALUES:
         return float(patterns.WORD_VALUES[written]), 0.5
     if "/" in written:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-TermList = Literal["observations", "modifiers", "anatomy", "structures"]
+TermList = Literal["observations", "modifiers", "anatomy", "structures", "extended"]
 
 _ENTRY = re.compile(r"(?P<canonical>[^|>]+?)\s*(?:>=\s*(?P<minimum>\d+))?\s*(?:\|(?P<others>.*))?")
 _LATIN_PLURALS = (("is", "es"), ("um", "a"), ("ma", "mata"), ("us", "i"), ("ix", "ices"))

@@ -397,9 +397,13 @@ def test_axes_of_one_hand_are_a_pair_and_of_two_hands_are_not() -> None:
     assert second == short
     assert pair.diameters_mm == first.diameters_mm == pytest.approx((20, 12))
 
-    (two,) = group_lesions([long, replace(short, annotation=replace(short.annotation, source=Source("k", "a", "t")))])
+    other = replace(short, annotation=replace(short.annotation, source=Source("k", "a", "t")))
+    (two,) = group_lesions([long, other])
     assert [a.annotation.kind for a in two.annotations] == [LINE, LINE]
     assert two.diameters_mm == pytest.approx((16.0,))
+
+    by_one = [replace(item, annotation=replace(item.annotation, drawn_by_group="r")) for item in (long, other)]
+    assert group_lesions(by_one)[0].annotations[0].annotation.kind is PAIR
 
 
 @pytest.mark.parametrize(("angle", "offset"), [(60.0, 0.0), (90.0, 9.5)], ids=["oblique", "at its end"])

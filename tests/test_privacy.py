@@ -273,7 +273,7 @@ def test_empty_spans_map_to_points() -> None:
     [((0, 6, 0, 0),), ((0, 0, 0, 4),), ((2, 8, 3, 5),), ((0, 6, 0, 4), (5, 11, 5, 8)), ((4, 8, 4, 8), (0, 2, 0, 2))],
 )
 def test_impossible_offsets(segments: tuple[tuple[int, int, int, int], ...]) -> None:
-    with pytest.raises(ValueError, match="segments must|text between"):
+    with pytest.raises(ValueError, match=r"segments must|text between"):
         OffsetMap(segments)
 
 
@@ -442,11 +442,8 @@ def test_no_number_survives(*, number: str, prefix: str, rendering: str, split: 
         written = written[:split] + separator + written[split:]
     text = f"Study of {rendering.format(written)} shows 12 mm nodule"
     scrubbed = scrub_text(text, [prefix + number]).text
-    assert "[" in scrubbed
-    assert not set("3456789") & set(scrubbed.replace("12 mm", "")) or not any(
-        c in written for c in scrubbed if c.isdigit()
-    )
-    assert scrubbed.endswith("12 mm nodule")
+    assert scrubbed.endswith(" shows 12 mm nodule")
+    assert not any(character.isdigit() for character in scrubbed.removesuffix("12 mm nodule"))
 
 
 SENTENCES = st.lists(

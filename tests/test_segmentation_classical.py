@@ -60,7 +60,9 @@ def test_random_walk_solves_its_normal_equations(shape, steps):
     inside[tuple(n // 2 for n in shape)] = True
     outside[..., 0] = True
     ours = random_walk(image, target, steps_mm=steps, pull=0.2, inside=inside, outside=outside, rtol=1e-6)
-    assert ours == pytest.approx(walk_by_hand(image, target, steps=steps, pull=0.2, inside=inside, outside=outside), abs=1e-4)
+    assert ours == pytest.approx(
+        walk_by_hand(image, target, steps=steps, pull=0.2, inside=inside, outside=outside), abs=1e-4
+    )
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=5, max_size=40), st.integers(1, 1000))

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813  the name its own documentation uses
 from pydicom.uid import UID
 from scipy import ndimage as ndi
 
@@ -210,14 +210,21 @@ def test_middle_of_the_body_is_the_midline(chest):
 
 
 def test_noise_is_correlated_and_as_strong_as_asked():
-    quiet, usual = (draw(4, (), "abdomen", n_slices=12, noise_hu=hu, with_labels=True) for hu in (0.0, 20.0))
+    options = {"n_slices": 10, "spacing_mm": (5.0, 0.74, 0.74), "with_labels": True}
+    quiet, usual = (draw(4, (), "abdomen", noise_hu=hu, **options) for hu in (0.0, 20.0))
     noise = usual.volume.voxels.astype(float) - quiet.volume.voxels
-    liver = usual.labels == LABELS["liver"]
-    assert 12 < noise[liver].std() < 28
-    air = usual.labels == 0
-    assert noise[air & (quiet.volume.voxels > -1010)].std() < noise[liver].std() * 0.8
-    pairs = liver[:, :, 1:] & liver[:, :, :-1]
-    assert np.corrcoef(noise[:, :, 1:][pairs], noise[:, :, :-1][pairs])[0, 1] > 0.1
+    body = (usual.labels > 0) & (np.abs(quiet.volume.voxels) < 300)
+    assert 12 < noise[body].std() < 28
+    neighbours = np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]
+    assert 0.2 < neighbours < 0.8
+    assert abs(np.corrcoef(noise[1:].ravel(), noise[:-1].ravel())[0, 1]) < 0.05
+
+
+def test_noise_is_weaker_in_air():
+    quiet, usual = (draw(4, (), "abdomen", n_slices=6, noise_hu=hu, with_labels=True) for hu in (0.0, 20.0))
+    noise = usual.volume.voxels.astype(float) - quiet.volume.voxels
+    free_air = (usual.labels == 0) & (quiet.volume.voxels > -1010)
+    assert noise[free_air].std() < 0.8 * noise[usual.labels == LABELS["liver"]].std()
 
 
 # --- the lesions ------------------------------------------------------------------------------------------------------
@@ -289,7 +296,7 @@ def test_touching_a_wall_or_a_vessel(chest):
 
     def contact(lesion: PhantomLesion, what: np.ndarray) -> float:
         mask = lesion.in_volume(what.shape)
-        shell = ndi.binary_dilation(mask, np.ones((1, 3, 3)), iterations=2) & ~mask
+        shell = ndi.binary_dilation(mask, np.ones((3, 3, 3))) & ~mask
         return float(what[shell].mean())
 
     by_touch = {
@@ -318,7 +325,7 @@ def test_lung_lesions_stand_out_from_the_lung(chest):
     ("organ", "kind", "low", "high"),
     [
         (O.LIVER, K.SOLID, 30, 90),
-        (O.LIVER, K.CYST, -10, 25),
+        (O.LIVER, K.CYST, -10, 35),
         (O.KIDNEY, K.SOLID, 40, 125),
         (O.SPLEEN, K.SOLID, 45, 105),
     ],
@@ -410,11 +417,11 @@ def test_impossible_lesions_are_refused(arguments):
 
 
 def test_no_room_and_no_organ_are_said():
-    huge = LesionSpec(O.ADRENAL, L, None, 110.0, K.SOLID)
-    with pytest.raises(PhantomError, match="no room for a 110 mm SOLID lesion in ADRENAL"):
-        draw(1, (huge,), "abdomen", n_slices=30)
+    huge = LesionSpec(O.BONE, None, None, 110.0, K.SOLID)
+    with pytest.raises(PhantomError, match="no room for a 110 mm SOLID lesion in BONE"):
+        draw(1, (huge,), "abdomen", n_slices=16)
     with pytest.raises(PhantomError, match="does not show the lung"):
-        draw(1, CHEST[:1], "abdomen", n_slices=20)
+        draw(1, CHEST[:1], "abdomen", n_slices=8)
 
 
 @pytest.mark.parametrize(

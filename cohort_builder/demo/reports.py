@@ -15,11 +15,13 @@ import numpy as np
 
 from cohort_builder.demo import sentences as s
 from cohort_builder.demo.plan import Drawing, ExamPlan, LesionPlan, PatientPlan
+from cohort_builder.demo.sights import Sight
 from cohort_builder.demo.words import (
     DateStyle,
     Dictated,
     Unit,
     dictate,
+    hyphenated,
     is_node,
     observation_of,
     place_with_article,
@@ -27,6 +29,7 @@ from cohort_builder.demo.words import (
     say_reference,
     with_article,
 )
+from segmentation.phantoms import LesionKind
 
 Span = tuple[int, int]
 
@@ -35,6 +38,7 @@ _UNITS: tuple[Unit, ...] = ("mixed", "mm", "cm", "mixed")
 _TOKEN = re.compile(r"(\{\w+\})")
 _REFERENCE_RATE = 0.5
 _SHORT_AXIS_RATE = 0.4
+_HYPHEN_RATE = 0.15
 _SAME = 0.07
 
 
@@ -46,27 +50,6 @@ class Style(StrEnum):
     PROSE = "PROSE"
     TELEGRAM = "TELEGRAM"
     LETTER = "LETTER"
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """One lesion as the dictating radiologist sees it.
-
-    Parameters
-    ----------
-    diameters_mm
-        Long and perhaps short axis as measured today; of what is not drawn, as measured and not saved.
-    prior_mm
-        The same in the study that is compared with; empty where there is none.
-
-    """
-
-    lesion: LesionPlan
-    location: str
-    diameters_mm: tuple[float, ...]
-    series_number: int
-    instance_number: int
-    prior_mm: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,13 +237,13 @@ def _fact(context: _Context, sight: Sight) -> _Fact:
     is_short = is_node(lesion.spec) and len(sight.diameters_mm) == 2 and rng.random() < _SHORT_AXIS_RATE
     diameters = sight.diameters_mm[1:] if is_short else sight.diameters_mm
     before = sight.prior_mm[1:] if is_short else sight.prior_mm
-    size = None if is_arrow and rng.random() < 0.4 else dictate(diameters, rng, context.unit)
+    size = None if is_arrow and rng.random() < 0.4 else dictate(diameters, context.unit, rng)
     has_reference = is_arrow or rng.random() < _REFERENCE_RATE
     return _Fact(
         sight=sight,
         observation=observation_of(lesion.spec, rng),
         size=size,
-        prior=dictate(before, rng, context.unit) if before else None,
+        prior=dictate(before, context.unit, rng) if before else None,
         reference=say_reference(sight.series_number, sight.instance_number, rng) if has_reference else "",
         is_short_axis=is_short,
         is_estimate=is_arrow,
@@ -276,10 +259,12 @@ def _sentences_of(context: _Context, fact: _Fact) -> Iterator[_Sentence]:
         template = context.pick(s.TELEGRAM_ESTIMATED if telegram else s.ESTIMATED)
     elif fact.is_short_axis:
         template = context.pick(s.TELEGRAM_SHORT if telegram else s.SHORT_AXIS)
-    elif fact.prior is not None and not telegram and context.rng.random() < 0.15:
+    elif fact.prior is not None and not telegram and _change(fact) and context.rng.random() < 0.15:
         template = s.PRIOR_FIRST
     else:
         template = context.pick(s.TELEGRAM if telegram else s.SIZED)
+    if fact.size and "a_size}" in template and context.rng.random() < _HYPHEN_RATE:
+        fact = replace(fact, size=replace(fact.size, text=hyphenated(fact.size.text)))
     yield _Sentence(template.replace("{prior}", _prior_phrase(context, fact)), fact)
     distances = s.DISTANCES.get(fact.sight.lesion.spec.organ, ())
     if distances and context.rng.random() < 0.2:
@@ -291,10 +276,15 @@ def _prior_phrase(context: _Context, fact: _Fact) -> str:
         return ""
     if fact.prior is None:
         return context.pick(s.PRIOR_NEW)
+    return context.pick((s.PRIOR_SAME, s.PRIOR_LARGER, s.PRIOR_SMALLER)[_change(fact)])
+
+
+def _change(fact: _Fact) -> int:
+    """0 as it was, 1 larger, -1 smaller, going by the longest diameters."""
+    if fact.size is None or fact.prior is None:
+        return 0
     change = fact.size.values_mm[0] / fact.prior.values_mm[0] - 1
-    if abs(change) < _SAME:
-        return context.pick(s.PRIOR_SAME)
-    return context.pick(s.PRIOR_LARGER if change > 0 else s.PRIOR_SMALLER)
+    return 0 if abs(change) < _SAME else 1 if change > 0 else -1
 
 
 # ---- sections ----------------------------------------------------------------------------------------------------------
@@ -411,8 +401,9 @@ def _concluded(context: _Context, fact: _Fact, *, with_size: bool) -> _Sentence:
         template, size = context.pick(s.IMPRESSION_UNSIZED), None
     else:
         unit: Unit = "mm" if fact.size.text.endswith("cm") else "cm"
-        template, size = context.pick(s.IMPRESSION_SIZED), dictate(fact.sight.diameters_mm, _Steady(), unit)
-    verdict = context.pick(s.VERDICTS[fact.sight.lesion.spec.organ])
+        template, size = context.pick(s.IMPRESSION_SIZED), dictate(fact.sight.diameters_mm, unit)
+    is_cyst = fact.sight.lesion.spec.kind is LesionKind.CYST
+    verdict = ", benign" if is_cyst else context.pick(s.VERDICTS[fact.sight.lesion.spec.organ])
     return _Sentence(template, replace(fact, size=size, prior=None, reference="", remark=verdict))
 
 

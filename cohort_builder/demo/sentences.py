@@ -1,8 +1,8 @@
 """The sentences that reports are made of.
 
 Placeholders of a fact: ``{size}``, ``{a_size}`` (with its article), ``{obs}``, ``{a_obs}``, ``{place}`` (with its article
-where it has one), ``{bare_place}``, ``{ref}`` and ``{prior}`` (each empty, or with the space or comma before it). A name
-that starts with a capital starts its sentence.
+where it has one), ``{bare_place}``, and ``{ref}``, ``{prior}``, ``{verdict}``: each empty, or with the space or comma before
+it. A name that starts with a capital starts its sentence.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ UNSIZED = (
     "{Obs} in {place}{ref}.",
 )
 ESTIMATED = (
-    "Small {obs} in {place}, approximately {size}{ref}.",
+    "{A_obs} in {place}, approximately {size}{ref}.",
     "There is {a_obs} in {place} of about {size}{ref}.",
 )
 TELEGRAM = ("{obs} {bare_place} {size}{ref}{prior}.", "{bare_place}: {obs}, {size}{ref}{prior}.")
 TELEGRAM_SHORT = ("{obs} {bare_place} {size} short axis{ref}{prior}.",)
 TELEGRAM_UNSIZED = ("{obs} {bare_place}{ref}.",)
-TELEGRAM_ESTIMATED = ("small {obs} {bare_place}, approx. {size}{ref}.",)
+TELEGRAM_ESTIMATED = ("{obs} {bare_place}, approx. {size}{ref}.",)
 
 PRIOR_LARGER = (", previously {prior_size}", " (previously {prior_size})", ", increased from {prior_size}")
 PRIOR_SMALLER = (", previously {prior_size}", " (prior: {prior_size})", ", decreased from {prior_size}")
@@ -67,7 +67,7 @@ IMPRESSION_SIZED = (
 )
 IMPRESSION_UNSIZED = ("{Obs} in {place}{verdict}.",)
 VERDICTS: dict[Organ, tuple[str, ...]] = {
-    Organ.LUNG: (", suspicious for malignancy", "; follow-up CT in 3 months recommended", ""),
+    Organ.LUNG: (", suspicious for malignancy", "; short-term follow-up advised", ""),
     Organ.MEDIASTINUM: (", suspicious for nodal metastasis", ", indeterminate"),
     Organ.LIVER: (", suspicious for metastasis", "; MRI recommended for characterization", ""),
     Organ.SPLEEN: (", indeterminate", ""),
@@ -99,7 +99,7 @@ NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
         ("The liver is normal in size and contour.", "The gallbladder is unremarkable."),
     ),
     "Spleen": (("The spleen measures 10.4 cm in length.",), ("The spleen is not enlarged.",)),
-    "Adrenal glands": (("No adrenal thickening.",), ("The adrenal glands are otherwise unremarkable.",)),
+    "Adrenal glands": (("No adrenal thickening.",), ("The adrenal limbs are slender.",)),
     "Kidneys": (("No hydronephrosis, no calculi.",), ("Both kidneys enhance symmetrically.", "No hydronephrosis.")),
     "Lymph nodes and mesentery": (
         ("No ascites, no free air.", "The infrarenal aorta measures 1.9 cm."),

@@ -87,7 +87,8 @@ def observation_of(spec: LesionSpec, rng: np.random.Generator) -> str:
     """What a radiologist calls such a lesion."""
     words = _OBSERVATIONS[spec.organ][spec.kind]
     said = words[int(rng.integers(len(words)))]
-    return said.replace("nodule", "mass") if spec.diameter_mm >= _MASS_MM and "pulmonary" not in said else said
+    is_mass = spec.diameter_mm >= _MASS_MM and not said.startswith(("pulmonary", "ground-glass"))
+    return said.replace("nodule", "mass") if is_mass else said
 
 
 def is_node(spec: LesionSpec) -> bool:
@@ -107,14 +108,14 @@ def with_article(phrase: str) -> str:
     return f"{'an' if is_vowel else 'a'} {phrase}"
 
 
-def dictate(diameters_mm: Sequence[float], rng: np.random.Generator, unit: Unit) -> Dictated:
+def dictate(diameters_mm: Sequence[float], unit: Unit, rng: np.random.Generator | None = None) -> Dictated:
     """Say one or two diameters as they are dictated: rounded to a millimetre or a tenth of a centimetre.
 
-    Rarely to a tenth of a millimetre, as read off the screen, or a large one to a whole centimetre.
+    With a generator, rarely to a tenth of a millimetre, as read off the screen, or a large one to a whole centimetre.
     """
     ordered = sorted(diameters_mm, reverse=True)
     in_cm = unit == "cm" or (unit == "mixed" and ordered[0] >= 10)
-    roll = rng.random()
+    roll = 0.5 if rng is None else rng.random()
     if len(ordered) == 1 and ordered[0] >= 35 and roll < 0.08:
         whole = max(1, _half_up(ordered[0] / 10))
         return Dictated(f"{whole} cm", (10.0 * whole,))
@@ -127,10 +128,15 @@ def dictate(diameters_mm: Sequence[float], rng: np.random.Generator, unit: Unit)
     return Dictated(_joined([str(v) for v in tenths], "mm", rng), tuple(float(v) for v in tenths))
 
 
-def _joined(written: Sequence[str], unit: str, rng: np.random.Generator) -> str:
+def hyphenated(size: str) -> str:
+    """Return "12-mm" for "12 mm", as it is written before its noun; a product stays as it is."""
+    return size if "x" in size else size.replace(" ", "-")
+
+
+def _joined(written: Sequence[str], unit: str, rng: np.random.Generator | None) -> str:
     if len(written) == 1:
         return f"{written[0]} {unit}"
-    roll = rng.random()
+    roll = 0.5 if rng is None else rng.random()
     if roll < 0.12:
         return f"{written[0]}x{written[1]} {unit}"
     if roll < 0.2:

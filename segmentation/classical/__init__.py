@@ -39,6 +39,10 @@ from segmentation.types import (
 _REVISION = 1
 _FALLBACK_CONFIDENCE = 0.3
 
+_MASK_TO_LINE = 1.06
+"""Lines end short of the rim. On 18 real lesions and 60 generated ones Dice is flat from 1.06 to 1.10, and 0.005 to
+0.02 lower at 1.00; readers' own lines (LIDC) lose from 1.10 on."""
+
 
 class ClassicalSegmenter:
     """Segments from a line, a bi-dimensional pair or an arrow; `checks.check_mask` holds it against further prompts.
@@ -66,7 +70,7 @@ class ClassicalSegmenter:
             ellipse = ellipse_of(prompt, job.volume)
             spread = LINE_SPREAD if isinstance(prompt, Line) else PAIR_SPREAD
             try:
-                found = segment_ellipse(job.volume, ellipse, spread)
+                found = segment_ellipse(job.volume, _grown(ellipse), spread)
             except NothingFoundError:
                 return self._fallback(job, ellipse)
             return self._mask(job, found, 0.69 + 0.115 * log(found.separation))
@@ -120,6 +124,14 @@ class _Ranked:
     rank: float
     score: float
     found: Segmented
+
+
+def _grown(ellipse: InPlaneEllipse) -> InPlaneEllipse:
+    return replace(
+        ellipse,
+        semi_long_mm=_MASK_TO_LINE * ellipse.semi_long_mm,
+        semi_short_mm=_MASK_TO_LINE * ellipse.semi_short_mm,
+    )
 
 
 def _flags(job: SegmentationJob) -> tuple[str, ...]:

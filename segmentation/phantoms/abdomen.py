@@ -9,7 +9,7 @@ from segmentation.phantoms.torso import SPINE_Y, Build
 from segmentation.phantoms.types import Organ
 
 RENAL_CENTRE = {"RIGHT": (-138.0, 40.0, -60.0), "LEFT": (-120.0, 38.0, 61.0)}
-ADRENAL_CENTRE = {"RIGHT": (-72.0, 28.0, -36.0), "LEFT": (-74.0, 24.0, 40.0)}
+ADRENAL_CENTRE = {"RIGHT": (-72.0, 44.0, -38.0), "LEFT": (-70.0, 36.0, 36.0)}
 
 
 def paint_abdomen(build: Build) -> None:
@@ -227,12 +227,10 @@ def _paint_liver(build: Build) -> None:
     # The falciform ligament's fissure and the gallbladder in its fossa.
     ligament = np.minimum(1.8 - np.abs(window.x + 6 + 0.1 * window.y), np.minimum(-18 - window.y, -38 - window.z))
     canvas.paint(window, np.minimum(ligament, level), -60.0, "fat")
-    bladder = canvas.around((-112.0, -34.0, -48.0), 34.0)
-    if bladder is not None:
-        sac = bladder.ellipsoid((-112.0, -34.0, -48.0), (28.0, 17.0, 14.0), turn=0.4, tilt=-0.2)
-        canvas.paint(bladder, sac + 1.5, 70.0, "other")
-        canvas.paint(bladder, sac, 8.0, "other")
-    build.keep("liver", window, level)
+    sac = window.ellipsoid((-112.0, -34.0, -48.0), (28.0, 17.0, 14.0), turn=0.4, tilt=-0.2)
+    canvas.paint(window, sac + 1.5, 70.0, "other")
+    canvas.paint(window, sac, 8.0, "other")
+    build.keep("liver", window, np.minimum(level, -sac - 2))
     _grow_liver_vessels(build)
 
 

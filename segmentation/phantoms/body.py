@@ -264,7 +264,7 @@ def _add_noise(voxels: FloatArray, spacing_mm: Vec, noise_hu: float, rng: np.ran
     fy = np.fft.fftfreq(n_r, spacing_mm[1])[:, None]
     fx = np.fft.rfftfreq(n_c, spacing_mm[2])[None, :]
     frequency = np.hypot(fy, fx)
-    spectrum = (np.sqrt(frequency + 0.01) * np.exp(-((frequency / 0.42) ** 2))).astype(np.float32)
+    spectrum = (np.sqrt(frequency + 0.01) * np.exp(-((frequency / 0.38) ** 2))).astype(np.float32)
     power = 2 * np.sum(spectrum[:, 1:-1] ** 2) + np.sum(spectrum[:, [0, -1]] ** 2)
     spectrum *= np.float32(n_r * n_c / np.sqrt(2 * power))
     block = max(n_r // 32, 1)

@@ -21,7 +21,8 @@ from segmentation.phantoms.types import LesionKind, LesionSpec, Organ, PhantomEr
 TOLERANCE = 0.15
 """Largest relative error of a lesion's longest diameter."""
 _GOOD_ENOUGH = 0.05
-_MAX_PLACES = 12
+_MAX_PLACES = 8
+_MAX_SHAPES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,18 +109,21 @@ class LesionPainter:
         if side is None and catalogue()[spec.organ].paired:
             side = str(rng.choice([Side.LEFT.value, Side.RIGHT.value]))
         room = find_room(self.build, spec.organ, side, self.grid.scale)
-        shape = random_shape(rng, spec)
-        reach = (shape.reach[0] * spec.diameter_mm / 2, shape.reach[1] * spec.diameter_mm / 2)
-        centres = find_centres(
-            self.build, room, spec, rng, scale=self.grid.scale, reach_mm=reach, taken=self.taken, n=_MAX_PLACES
-        )
-        for centre in centres:
-            drawn = self._fit(shape, room, spec, self._on_slice(centre, shape, spec, rng))
-            if drawn is not None and self._is_free(drawn, spec):
-                return self._commit(drawn, shape, room, spec, rng)
+        tried = 0
+        for _ in range(_MAX_SHAPES):
+            shape = random_shape(rng, spec)
+            reach = (shape.reach[0] * spec.diameter_mm / 2, shape.reach[1] * spec.diameter_mm / 2)
+            centres = find_centres(
+                self.build, room, spec, rng, scale=self.grid.scale, reach_mm=reach, taken=self.taken, n=_MAX_PLACES
+            )
+            tried += len(centres)
+            for centre in centres:
+                drawn = self._fit(shape, room, spec, self._on_slice(centre, shape, spec, rng))
+                if drawn is not None and self._is_free(drawn, spec):
+                    return self._commit(drawn, shape, room, spec, rng)
         raise PhantomError(
             f"no room for a {spec.diameter_mm:.0f} mm {spec.kind.value} lesion in {spec.organ.value} "
-            f"({len(centres)} places tried): ask for fewer or smaller lesions"
+            f"({tried} places tried): ask for fewer or smaller lesions, or more slices"
         )
 
     def _on_slice(self, centre: Vec, shape: Shape, spec: LesionSpec, rng: np.random.Generator) -> Vec:
@@ -131,12 +135,15 @@ class LesionPainter:
 
     def _fit(self, shape: Shape, room: Room, spec: LesionSpec, centre: Vec) -> _Drawn | None:
         """Scale the shape until its longest in-plane diameter is the wanted one; None if it never is."""
-        radius = spec.diameter_mm / 2
+        radius, before = spec.diameter_mm / 2, -2.0
         for _ in range(6):
-            error, radius_next = self._error(self._draw(shape, room, centre, radius, fast=True), spec, radius)
-            if abs(error) < _GOOD_ENOUGH or radius_next > 1.5 * spec.diameter_mm:
+            error, better = self._error(self._draw(shape, room, centre, radius, fast=True), spec, radius)
+            if abs(error) < _GOOD_ENOUGH:
                 break
-            radius = radius_next
+            walled_in = -1 < error < min(before + 0.02, 0) and radius > 0.75 * spec.diameter_mm
+            if walled_in or better > 1.1 * spec.diameter_mm:
+                return None
+            radius, before = better, error
         for _ in range(2):
             drawn = self._draw(shape, room, centre, radius, fast=False)
             error, radius = self._error(drawn, spec, radius)

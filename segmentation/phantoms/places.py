@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from segmentation.phantoms.abdomen import RENAL_CENTRE
-from segmentation.phantoms.canvas import FloatArray, Vec
+from segmentation.phantoms.canvas import LABELS, FloatArray, Vec
 from segmentation.phantoms.torso import VERTEBRA_PITCH, VERTEBRA_ZERO_Z, Build, oblique_fissure_z
 from segmentation.phantoms.types import LesionSpec, Organ, PhantomError, Side, Touching, catalogue
 
@@ -82,7 +82,8 @@ def find_room(build: Build, organ: Organ, side: str | None, scale: tuple[float, 
         raise PhantomError(f"this scan does not show the {key.lower()}: choose another region or more slices")
     home = level[box] * scale[1]
     if organ in {Organ.KIDNEY, Organ.ADRENAL}:
-        free = _is_fat(build, box) | (home > 0)
+        own = home > 0 if organ is Organ.KIDNEY else build.canvas.labels[box] == LABELS["adrenal"]
+        free = _is_fat(build, box) | own
         return Room(box, home, _signed_distance(free, build, scale), 0.25)
     return Room(box, home, home, 0.0)
 

@@ -1,0 +1,64 @@
+"""Slice positions along one normal to runs of equal spacing, in millimetres."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segmentation.geometry import FloatArray
+
+ROUNDED_MM = 0.11  # two positions written with one decimal are off by 0.05 mm each
+_JITTER_FRACTION = 0.2  # of the spacing; a missing slice shows as at least 0.5
+
+
+def regular_runs(heights_mm: FloatArray) -> list[tuple[int, int]]:
+    """Half-open index ranges of equal spacing in sorted distinct positions, in order.
+
+    The longest run is taken first, and every slice is in one run at most. A pair is a run only where its distance is
+    also that of a longer run, or where there are just these two slices: two slices beside a gap say nothing of its width.
+    """
+    found: list[tuple[int, int]] = []
+    pending = [(0, len(heights_mm))]
+    while pending:
+        low, high = pending.pop()
+        if high - low >= 2:
+            a, b = _longest_run(heights_mm, low, high)
+            found.append((a, b))
+            pending += [(low, a), (b, high)]
+    steps = [_step(heights_mm[a:b]) for a, b in found if b - a > 2]
+    return [
+        (a, b)
+        for a, b in sorted(found)
+        if b - a > 2
+        or len(heights_mm) == 2
+        or any(abs(_step(heights_mm[a:b]) - step) <= _tolerance(step) for step in steps)
+    ]
+
+
+def off_grid_mm(heights_mm: FloatArray) -> float:
+    """Largest distance of a slice from the even grid between the first and the last."""
+    return float(np.abs(heights_mm - np.linspace(heights_mm[0], heights_mm[-1], len(heights_mm))).max())
+
+
+def _longest_run(heights_mm: FloatArray, low: int, high: int) -> tuple[int, int]:
+    if _is_regular(heights_mm[low:high]):
+        return low, high
+    best, b = (low, low + 2), low + 2
+    for a in range(low, high - 1):
+        b = max(b, a + 2)
+        while b < high and _is_regular(heights_mm[a : b + 1]):
+            b += 1
+        if b - a > best[1] - best[0]:
+            best = (a, b)
+    return best
+
+
+def _is_regular(heights_mm: FloatArray) -> bool:
+    return off_grid_mm(heights_mm) <= _tolerance(_step(heights_mm))
+
+
+def _step(heights_mm: FloatArray) -> float:
+    return float(heights_mm[-1] - heights_mm[0]) / (len(heights_mm) - 1)
+
+
+def _tolerance(step_mm: float) -> float:
+    return min(ROUNDED_MM, _JITTER_FRACTION * step_mm)
