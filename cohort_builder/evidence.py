@@ -18,6 +18,7 @@ from nlp.types import Axis, Finding, ImageReference, Laterality, Qualifier, Size
 
 _FINEST_ROUNDING_MM = 0.05  # "12.43 mm" is not meant to the hundredth
 _SIDE_OF = {Laterality.LEFT: Side.LEFT, Laterality.RIGHT: Side.RIGHT}
+_SHORT_SERIES, _LONG_SERIES = 30, 300  # images
 _TEXT_TOLERANCE_MM, _TEXT_TOLERANCE = 0.6, 0.03
 
 
@@ -47,7 +48,7 @@ class LinkConfig:
         Log-normal distribution of written lesion sizes.
     same_image, near_image, near_images, other_image, other_series
         Log odds of an image reference: the lesion is drawn on that image; within ``near_images`` of it; elsewhere on
-        that series; or only on other series.
+        that series; or only on other series. The first two are for a series of 300 images and less in shorter ones.
     same_side, other_side
         Log odds of a stated side. Nothing within 15 mm of the middle.
     drawn_unsized, said_unsized
@@ -179,13 +180,19 @@ def size_evidence(sizes: Sequence[Size], drawn: Sequence[Measured], config: Link
     return log(_mean(ratios))
 
 
-def reference_evidence(references: Sequence[ImageReference], lesion: Lesion, config: LinkConfig) -> float | None:
-    """Log odds of the best of the ``references`` over all strokes of the lesion; None without a comparable pair."""
+def reference_evidence(
+    references: Sequence[ImageReference], lesion: Lesion, n_images: int, config: LinkConfig
+) -> float | None:
+    """Log odds of the best of the ``references`` over all strokes of the lesion; None without a comparable pair.
+
+    ``n_images`` is about how many images the series has: in a short one a lesion is on the said image by chance.
+    """
+    shorter = log(min(max(n_images, _SHORT_SERIES), _LONG_SERIES) / _LONG_SERIES)
     values = [
         value
         for reference in references
         for located in lesion.annotations
-        if (value := _one_reference(reference, located, config)) is not None
+        if (value := _one_reference(reference, located, shorter, config)) is not None
     ]
     return max(values, default=None)
 
@@ -201,7 +208,9 @@ def is_exact_reference(references: Sequence[ImageReference], lesion: Lesion) -> 
     )
 
 
-def _one_reference(reference: ImageReference, located: LocatedAnnotation, config: LinkConfig) -> float | None:
+def _one_reference(
+    reference: ImageReference, located: LocatedAnnotation, shorter: float, config: LinkConfig
+) -> float | None:
     number = located.instance_number
     if number is None or (reference.series_number is not None and located.series_number is None):
         return None
@@ -209,8 +218,8 @@ def _one_reference(reference: ImageReference, located: LocatedAnnotation, config
         return config.other_series
     away = max(reference.image_first - number, number - reference.image_last, 0)
     if away == 0:
-        return max(config.same_image - log(1 + reference.image_last - reference.image_first), 0.0)
-    return config.near_image if away <= config.near_images else config.other_image
+        return max(config.same_image + shorter - log(1 + reference.image_last - reference.image_first), 0.0)
+    return config.near_image + shorter if away <= config.near_images else config.other_image
 
 
 def side_evidence(finding: Finding, lesion: Lesion, config: LinkConfig) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
-from cohort_builder.headers import READ_ERRORS, integer, is_uid, numbers, referenced_images, sequence, text
+from cohort_builder.elements import READ_ERRORS, integer, is_uid, numbers, referenced_images, sequence, text
 from cohort_builder.strokes import Number, Polyline
 
 if TYPE_CHECKING:

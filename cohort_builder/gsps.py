@@ -8,7 +8,6 @@ not move graphics in PIXEL units (PS3.3 C.10.6) and are ignored.
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cohort_builder.captions import Caption, captions_of
+from cohort_builder.elements import READ_ERRORS, is_truncated, is_uid, quietly, sequence, text
 from cohort_builder.graphic_items import DrawnText, Item, Target, read_items
 from cohort_builder.graphics import classify
-from cohort_builder.headers import READ_ERRORS, is_truncated, is_uid, sequence, text
 from cohort_builder.strokes import Hints, Number, Polyline, Shape
 from cohort_builder.types import Annotation, AnnotationKind, Skip, Source
 
@@ -88,13 +87,12 @@ def read_annotations(path_or_dataset: str | Path | Dataset) -> tuple[list[Annota
     is never kept.
 
     """
-    if isinstance(path_or_dataset, str | Path):
+    with quietly():
+        if not isinstance(path_or_dataset, str | Path):
+            return _Reader(path_or_dataset, None).read()
         path = Path(path_or_dataset)
         loaded = _load(path)
-        if isinstance(loaded, Skip):
-            return [], [loaded]
-        return _Reader(loaded, path).read()
-    return _Reader(path_or_dataset, None).read()
+        return ([], [loaded]) if isinstance(loaded, Skip) else _Reader(loaded, path).read()
 
 
 def deduplicate(annotations: Iterable[Annotation]) -> tuple[list[Annotation], list[Skip]]:
@@ -143,12 +141,10 @@ def _load(path: Path) -> Dataset | Skip:
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a warning may quote a value of the header
-            ds = pydicom.dcmread(path, force=True)
-            if not is_truncated(ds):
-                return ds
-            reason, detail = "truncated", "the file ends in the middle; export it again"
+        ds = pydicom.dcmread(path, force=True)
+        if not is_truncated(ds):
+            return ds
+        reason, detail = "truncated", "the file ends in the middle; export it again"
     except READ_ERRORS as error:
         reason, detail = "unreadable_dicom", f"the presentation state cannot be parsed ({type(error).__name__})"
     return Skip("annotations", "presentation state", reason, detail, failure=True, private={"path": str(path)})

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import re
 import struct
-import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from cohort_builder.elements import (
+    READ_ERRORS,
+    integer,
+    is_truncated,
+    is_uid,
+    numbers,
+    quietly,
+    referenced_images,
+    sequence,
+    text,
+    value_of,
+    values_in,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 CT, PRESENTATION_STATE, OTHER = "ct", "presentation_state", "other"
 
-# What a damaged file can make pydicom raise, found by mutating files (tests/test_pacs.py).
-READ_ERRORS = (
-    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-    struct.error, zlib.error,
-)  # fmt: skip
-
 _CT_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 _PR_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.11."
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _PREAMBLE = 128
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _GRAPHIC_ANNOTATION_SEQUENCE = 0x00700001
@@ -148,56 +151,6 @@ def read_header(path: Path) -> Header | None:
         raise HeaderError("unreadable_file", f"the file cannot be opened or read ({type(error).__name__})") from error
 
 
-def is_uid(value: object) -> bool:
-    """Whether ``value`` has the form of a UID (PS3.5 section 9), leading zeros of components tolerated."""
-    return isinstance(value, str) and len(value) <= 64 and _UID.fullmatch(value) is not None
-
-
-def text(ds: Dataset, keyword: str) -> str | None:
-    """Value of a text element, several values joined by a backslash; None if absent, empty or not decodable."""
-    value = "\\".join(str(v) for v in _many(_value(ds, keyword)))
-    return value.replace("\0", "").strip() or None
-
-
-def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Values of a numeric element; None unless there are exactly ``count`` and all are finite."""
-    try:
-        values = tuple(float(v) for v in _many(_value(ds, keyword)))
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return values if len(values) == count and all(isfinite(v) for v in values) else None
-
-
-def integer(ds: Dataset, keyword: str) -> int | None:
-    """Value of an integer element; None if absent or not one integer."""
-    value = numbers(ds, keyword, 1)
-    return int(value[0]) if value is not None and value[0] == int(value[0]) else None
-
-
-def is_truncated(ds: Dataset) -> bool:
-    """Whether a top-level element of ``ds``, as read by pydicom, holds fewer bytes than it declares."""
-    for tag in ds.keys():  # noqa: SIM118 - iterating a Dataset would convert every value
-        element = ds.get_item(tag)
-        declared, value = getattr(element, "length", _UNDEFINED_LENGTH), getattr(element, "value", None)
-        if declared != _UNDEFINED_LENGTH and isinstance(value, bytes) and len(value) < declared:
-            return True
-    return False
-
-
-def referenced_images(ds: Dataset) -> Iterator[tuple[str, str]]:
-    """(Series Instance UID, SOP Instance UID) of the images that presentation state ``ds`` applies to, in order."""
-    for series in sequence(ds, "ReferencedSeriesSequence"):
-        for image in sequence(series, "ReferencedImageSequence"):
-            sop, series_uid = text(image, "ReferencedSOPInstanceUID"), text(series, "SeriesInstanceUID")
-            if sop is not None and is_uid(sop):
-                yield series_uid or "", sop
-
-
-def sequence(ds: Dataset, keyword: str | int) -> list[Dataset]:
-    """Items of a sequence; empty if it is absent or damaged."""
-    return [item for item in _many(_value(ds, keyword)) if hasattr(item, "get_item")]
-
-
 def _may_start_dataset(start: bytes) -> bool:
     """Whether a file without preamble begins with an element of group 2 or 8, as every dataset does."""
     return len(start) >= 8 and start[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}
@@ -207,8 +160,7 @@ def _parse(stream: BinaryIO, path: Path, *, has_preamble: bool) -> Header | None
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a warning may quote a value, and the index says itself what is wrong
+        with quietly():
             ds = pydicom.dcmread(stream, stop_before_pixels=True, force=not has_preamble)
             header = _header(ds, path)
             if header is not None:
@@ -255,7 +207,7 @@ def _instance(ds: Dataset, path: Path) -> Instance:
         series_number=integer(ds, "SeriesNumber"),
         instance_number=integer(ds, "InstanceNumber"),
         acquisition_number=integer(ds, "AcquisitionNumber"),
-        image_type=tuple(str(value) for value in _many(_value(ds, "ImageType"))),
+        image_type=tuple(str(value) for value in values_in(value_of(ds, "ImageType"))),
         rows=integer(ds, "Rows"),
         columns=integer(ds, "Columns"),
         image_position=None if position is None else (position[0], position[1], position[2]),
@@ -315,10 +267,10 @@ def _identifiers(ds: Dataset) -> Iterator[str]:
             for item in sequence(ds, tag):
                 yield from _identifiers(item)
         elif vr == "PN":
-            for name in _many(_value(ds, tag)):
+            for name in values_in(value_of(ds, tag)):
                 yield from _name_forms(str(name))
         elif keyword_for_tag(tag) in _IDENTIFYING:
-            for value in _many(_value(ds, tag)):
+            for value in values_in(value_of(ds, tag)):
                 yield from _said(str(value))
 
 
@@ -339,23 +291,6 @@ def _said(value: str) -> Iterator[str]:
     cleaned = value.replace("\0", "").strip()
     if len(cleaned) > 1:
         yield cleaned
-
-
-def _value(ds: Dataset, key: str | int) -> Any:
-    """Value of an element, or None where pydicom cannot make one out of its bytes."""
-    try:
-        element = ds.get(key)
-    except READ_ERRORS:
-        return None
-    return getattr(element, "value", element)
-
-
-def _many(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    if isinstance(value, str | bytes | int | float) or not hasattr(value, "__iter__") or hasattr(value, "components"):
-        return [value]
-    return list(value)
 
 
 def _require_whole(ds: Dataset, stream: BinaryIO, header: Header) -> None:

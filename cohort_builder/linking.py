@@ -2,7 +2,8 @@
 
 For one report, every pair of a finding and a lesion gets log odds (``evidence.py``); the posterior of a pair is exact
 over all ways to match findings and lesions one to one (``matching.py``). A pair is LINKED only from a posterior chosen
-for precision on; what has a believable rival is withheld as AMBIGUOUS. A wrong link is much worse than a withheld one.
+for precision on, and only if neither size nor side nor image speaks against it; what has a believable rival is withheld
+as AMBIGUOUS. A wrong link is much worse than a withheld one.
 
 Precision / recall in the simulation of tests/test_linking.py (2,000 reports a row; one to twelve lesions, a fifth of
 them not drawn, a fifth not said, a tenth of equal size). "noise" is the standard deviation, in mm, of what is dictated
@@ -125,8 +126,12 @@ def _solve(findings: Sequence[Finding], lesions: Sequence[Lesion], reading: Read
     chosen = [lesion for lesion in lesions if lesion.reading is reading]
     candidates = [c for finding in findings for c in _candidates(finding, reading, config)]
     drawn = [measurements(lesion, config) for lesion in chosen]
+    n_images = _about_how_many_images(candidates, chosen)
     evidence = [
-        [_evidence(candidate, lesion, measured, config) for lesion, measured in zip(chosen, drawn, strict=True)]
+        [
+            _evidence(candidate, lesion, measured, n_images, config)
+            for lesion, measured in zip(chosen, drawn, strict=True)
+        ]
         for candidate in candidates
     ]
     log_odds = np.array([[sum(terms.values()) for terms in row] for row in evidence]).reshape(
@@ -179,7 +184,16 @@ def _merge_axes(sizes: Sequence[Size]) -> tuple[Size, ...]:
     return tuple(merged)
 
 
-def _evidence(candidate: _Candidate, lesion: Lesion, drawn: Sequence[Measured], config: LinkConfig) -> dict[str, float]:
+def _about_how_many_images(candidates: Sequence[_Candidate], lesions: Sequence[Lesion]) -> int:
+    """Highest image number that anything said or drawn names: a series is hardly longer by much."""
+    said = [reference.image_last for candidate in candidates for reference in candidate.references]
+    drawn = [located.instance_number or 0 for lesion in lesions for located in lesion.annotations]
+    return max(said + drawn, default=0)
+
+
+def _evidence(
+    candidate: _Candidate, lesion: Lesion, drawn: Sequence[Measured], n_images: int, config: LinkConfig
+) -> dict[str, float]:
     """Log odds by term that the candidate is this lesion; their sum is the log odds of the pair without rivals."""
     terms = {"prior": candidate.prior}
     if candidate.sizes and drawn:
@@ -188,7 +202,7 @@ def _evidence(candidate: _Candidate, lesion: Lesion, drawn: Sequence[Measured], 
         terms["drawn_unsized"] = config.drawn_unsized
     elif drawn:
         terms["said_unsized"] = config.said_unsized
-    reference = reference_evidence(candidate.references, lesion, config)
+    reference = reference_evidence(candidate.references, lesion, n_images, config)
     if reference is not None:
         terms["reference"] = reference
     side = side_evidence(candidate.finding, lesion, config)
@@ -215,8 +229,13 @@ def _answer(finding: Finding, problem: _Problem, config: LinkConfig) -> Link:
 
 
 def _is_supported(candidate: _Candidate, lesion: Lesion, evidence: Mapping[str, float], config: LinkConfig) -> bool:
-    """Whether the evidence itself, not the lack of rivals, carries a link."""
+    """Whether the evidence itself, not the lack of rivals, carries a link, and no part of it speaks against.
+
+    The other side, or an image on which no stroke lies, withholds whatever the rest says.
+    """
     exact = is_exact_reference(candidate.references, lesion)
+    if evidence.get("side", 0.0) < 0 or ("reference" in evidence and not exact):
+        return False
     if "size" not in evidence:
         return exact
     if evidence["size"] < config.min_size:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cohort_builder import index_store as store
+from cohort_builder.elements import is_uid
 from cohort_builder.errors import PacsError
-from cohort_builder.headers import CT, PRESENTATION_STATE, HeaderError, Instance, is_uid, read_header
+from cohort_builder.headers import CT, PRESENTATION_STATE, HeaderError, Instance, read_header
 from cohort_builder.types import Skip
 
 if TYPE_CHECKING:

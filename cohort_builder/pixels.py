@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort_builder.headers import READ_ERRORS, integer, text
+from cohort_builder.elements import READ_ERRORS, integer, quietly, text
 from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ def read_hounsfield(instance: Instance) -> NDArray[np.int16]:
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a warning may quote a value of the header
+        with quietly():
             ds = pydicom.dcmread(instance.path, force=True)
             _require_same(ds, instance)
             raw = np.asarray(_decoded(ds))

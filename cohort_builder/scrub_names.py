@@ -223,7 +223,7 @@ _STOP = (
     r"|clinical|referring|attending|resident|radiolog\w+|physician|surgeon|nurse|oncolog\w+)\b"
 )
 _TITLE = r"(?:Drs?|DRS?|Prof|PROF|Professor|PROFESSOR|Doctor|DOCTOR|Mr|Mrs|Ms|Mx|Miss|Herr|Frau)\b\.?"
-_WORD_OF_NAME = rf"(?!{_STOP})(?:[A-Z]\.|[A-Z](?:['-]?[^\W\d_])*(?!\w))"
+_WORD_OF_NAME = rf"(?!{_STOP})(?:[A-Z]\.|[A-Z](?:['-]?[^\W\d_]){{0,30}}(?!\w))"
 _BEFORE_WORD = r"(?:(?:von|van|der|den|de|del|della|di|da|du|la|le|bin|ibn|al|el|ter|ten)[ -]){0,2}"
 _NAME = rf"{_BEFORE_WORD}{_WORD_OF_NAME}(?:[ \t]+{_BEFORE_WORD}{_WORD_OF_NAME}){{0,3}}"
 _NAMES = rf"{_NAME}(?:(?:\s*[&/]\s*|\s+(?i:and)\s+)(?!{_TITLE}){_NAME})*"

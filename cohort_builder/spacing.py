@@ -14,7 +14,7 @@ def regular_runs(heights_mm: FloatArray) -> list[tuple[int, int]]:
     """Half-open index ranges of equal spacing in sorted distinct positions, in order.
 
     The longest run is taken first, and every slice is in one run at most. A pair is a run only where its distance is
-    also that of a longer run, or where there are just these two slices: two slices beside a gap say nothing of its width.
+    also that of a longer run, or where there are just these two slices: two beside a gap say nothing of its width.
     """
     found: list[tuple[int, int]] = []
     pending = [(0, len(heights_mm))]

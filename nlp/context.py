@@ -35,8 +35,8 @@ _FILLER = (
 
 _TECHNIQUE_RIGHT = re.compile(
     r"^[\s-]*(?:(?:thick|thin|axial|coronal|sagittal|contiguous|overlapping|multiplanar|helical|spiral|slice|section|and|"
-    r"×|x)[\s,-]+){0,5}(?:slices?|slice thickness|sections|section thickness|reconstruct\w+|reformat\w+|recons?|collimation|cuts|"
-    r"increments?|images|mips?|slab|intervals|thickness)\b(?!\s+of\s+the)"
+    r"×|x)[\s,-]+){0,5}(?:slices?|slice thickness|sections|section thickness|reconstruct\w+|reformat\w+|recons?|"
+    r"collimation|cuts|increments?|images|mips?|slab|intervals|thickness)\b(?!\s+of\s+the)"
 )
 _TECHNIQUE_LEFT = re.compile(
     r"(?:slice|section|reconstruct\w*|collimation|increments?|(?:slice|section)[\s-]thickness|pitch|field of view|fov)"
@@ -112,7 +112,8 @@ _NOUN_PHRASE = re.compile(
 )
 _NEW_THING_LEFT = re.compile(r"\b(?:a|an|with|containing)\s+$")
 _INSIDE = re.compile(
-    r"\b(?:in|of|at|on|to|near|within|from|by|around|along|involving|abutting|into|through|over|behind|beside|inside|and)\s+"
+    r"\b(?:in|of|at|on|to|near|within|from|by|around|along|involv\w+|abut\w*|encas\w+|compress\w+|"
+    r"displac\w+|touch\w+|contact\w+|invad\w+|surround\w+|narrow\w+|into|through|over|behind|beside|inside|and)\s+"
     r"(?:(?:the|both|left|right|a|an|its|distal|proximal|mid|middle|upper|lower|posterior|anterior|enlarged|dilated)\s+){0,4}$"
 )
 _OWN_LENGTH = re.compile(

@@ -35,6 +35,7 @@ _LARGEST = re.compile(
     re.IGNORECASE,
 )
 _RESPECTIVELY = re.compile(r"\brespectively\b", re.IGNORECASE)
+_BRACKET_REST = 30  # characters between a phrase's end and the bracket that it leaves open
 _ATTACHED_KINDS = frozenset({SizeKind.LESION, SizeKind.OTHER})
 
 
@@ -136,10 +137,9 @@ class _Builder:
             yield self._finding(head, None, places, self._references(None, self._graph.entities[head].span))
             return
         if len(groups) == 1:
-            largest = self._largest(head, groups[0])
-            since, here = largest or (0, places)
+            since, here = self._largest(head, groups[0]) or (None, [])
             references = self._references(groups[0], groups[0].span)
-            yield self._finding(head, groups[0], here, references, words_since=since)
+            yield self._finding(head, groups[0], here or places, references, since=since)
             return
         for attached, here in zip(groups, self._own_places(head, groups), strict=True):
             yield self._finding(head, attached, here, self._references(attached, attached.span), alone=False)
@@ -175,8 +175,7 @@ class _Builder:
         head_end = self._graph.entities[head].span[1]
         end = self._end_of_clause(max(head_end, attached.span[1]))
         mark = _LARGEST.search(self._text, head_end, end)
-        places = self._within(mark.end(), end) if mark is not None else []
-        return (mark.end(), places) if mark is not None and places else None
+        return None if mark is None else (mark.end(), self._within(mark.end(), end))
 
     def _end_of_clause(self, start: int) -> int:
         """Where the next head or a semicolon begins."""
@@ -194,9 +193,10 @@ class _Builder:
         if _RESPECTIVELY.search(self._text, cuts[-1][1], self._place.sentence[1]):
             return [[] for _ in groups]
         first = self._within(start, cuts[0][0]) if start < cuts[0][0] else []
+        whole = [index for index in shared if self._graph.entities[index].span[0] < cuts[0][0]]
         behind = [self._within(a[1], b[0]) for a, b in pairwise(cuts)] + [self._within(cuts[-1][1], end)]
         if all(behind):  # "in the right lung, 12 mm in the upper lobe and 8 mm in the lower lobe"
-            return [self._in_whole(first, here) for here in behind]
+            return [self._in_whole(whole, here) for here in behind]
         if not any(behind[:-1]):
             return [shared for _ in groups]
         if not behind[-1] and first and all(behind[:-1]):
@@ -228,7 +228,7 @@ class _Builder:
         references: tuple[ImageReference, ...],
         *,
         alone: bool = True,
-        words_since: int = 0,
+        since: int | None = None,
     ) -> Finding:
         entities = self._graph.entities
         spans = [entities[index].span for index in (*self._members(head), *places)]
@@ -236,18 +236,18 @@ class _Builder:
         spans += [reference.span for reference in references]
         terms = [entities[index].term for index in places]
         side = None
-        if attached and not alone:
-            here = self._side_words(attached)
-            side = laterality_of([], [self._text[slice(*here)]])
+        if attached and (since is not None or not alone):  # a side said of this length alone
+            here = self._side_words(attached) if since is None else (since, self._end_of_clause(attached.span[1]))
+            side = laterality_of([], [self._free_words(*here)])
             if side in {Laterality.LEFT, Laterality.RIGHT}:
-                spans.append(here)
+                spans += [here] if since is None else []
                 terms = [re.sub(r"\b(?:both|bilateral)\b", side.lower(), term) for term in terms]
-            elif not places:
+            else:
                 side = None
         phrase = self._closed(min(start for start, _ in spans), max(end for _, end in spans))
         if side is None:
             start, end = self._clause(phrase, head)
-            side = laterality_of(terms, [self._free_words(max(start, words_since), end)] if alone else [])
+            side = laterality_of(terms, [self._free_words(max(start, since or 0), end)] if alone else [])
         return self._make(
             observation=entities[head].term,
             assertion=entities[head].label.assertion,
@@ -272,9 +272,11 @@ class _Builder:
     def _closed(self, start: int, end: int) -> Span:
         """A span with the bracket that it opens but does not close."""
         words = self._text[start:end]
-        after = self._text[end : end + 1]
-        opened = {")": "(", "]": "["}.get(after)
-        return start, end + (opened is not None and words.count(opened) > words.count(after))
+        for opening, closing in ("()", "[]"):
+            close = self._text.find(closing, end, min(end + _BRACKET_REST, self._place.sentence[1]))
+            if words.count(opening) > words.count(closing) and close >= 0:
+                end = close + 1
+        return start, end
 
     def _side_words(self, attached: Attached) -> Span:
         """In "40 mm on the right and 30 mm on the left": from a length to the side named before the next length."""

@@ -25,7 +25,9 @@ AXIS_LABEL = (
     r"short[\s-]axis|long[\s-]axis)"
 )
 _GAP = r"(?:\s{0,3}-?\s?)"
-FACTOR = re.compile(rf"{NUMBER}(?:{_GAP}{UNIT})?(?:\s*\(?\b{AXIS_LABEL}\b\)?)?", re.IGNORECASE)
+FACTOR = re.compile(
+    rf"{NUMBER}(?:{_GAP}{UNIT})?(?:\s*(?:\((?=[a-z-]+(?:\saxis)?\)))?\b{AXIS_LABEL}\b\)?)?", re.IGNORECASE
+)
 _TIMES = r"\s*(?:[x×✕*]|\bby\b)\s*"
 TIMES = re.compile(_TIMES, re.IGNORECASE)
 
@@ -35,7 +37,7 @@ def _nameless(pattern: str) -> str:
 
 
 _PLAIN = _nameless(rf"{NUMBER}(?:{_GAP}{UNIT})?")
-_LABELLED = _nameless(rf"{NUMBER}(?:{_GAP}{UNIT})?(?:\s*\(?\b{AXIS_LABEL}\b\)?)?")
+_LABELLED = _nameless(rf"{NUMBER}(?:{_GAP}{UNIT})?(?:\s*(?:\((?=[a-z-]+(?:\saxis)?\)))?\b{AXIS_LABEL}\b\)?)?")
 # Not inside words, dates, ratios or decimals; not a percentage.
 EXPRESSION = re.compile(
     rf"(?<!\w)(?<!\d[.,:/])(?<![^\s(]/)(?:{_LABELLED}(?:{_TIMES}{_LABELLED})+|{_PLAIN})(?![^\W_]|%|\s?%|/\d|[.,]\d)",

@@ -19,6 +19,7 @@ from typing import Any
 from nlp.types import Report, ReportError
 
 Row = Mapping[str, object]
+_Mapping = tuple[dict[str, str], tuple[str, ...]]
 OnError = Callable[[ReportError, int], None]
 
 _NEEDED = ("report_id", "text")
@@ -83,7 +84,7 @@ def read_reports(source: object, *, on_error: OnError | None = None) -> Iterator
     if tables is None:
         return _passed_through(source, on_error)
     for table in tables:
-        _mapping(table)
+        _check_columns(table)
     return _stream(tables, on_error)
 
 
@@ -122,9 +123,15 @@ def _only_reports(source: Iterable[object]) -> Iterator[Report]:
 def _stream(tables: Sequence[_Table], on_error: OnError | None) -> Iterator[Report]:
     def reports() -> Iterator[Report | ReportError]:
         for table in tables:
-            mapping, identifying = _mapping(table)
+            known: dict[tuple[str, ...], _Mapping] = {}
             for row in table.rows():
-                yield row if isinstance(row, ReportError) else _report(row, mapping, identifying)
+                if isinstance(row, ReportError):
+                    yield row
+                    continue
+                columns = tuple(row)  # lines of JSON need not all have the same ones
+                if columns not in known:
+                    known[columns] = _mapping(table.name, columns)
+                yield _report(row, *known[columns])
 
     return _unique(reports(), on_error)
 
@@ -240,19 +247,8 @@ def _dataset_table(dataset: Any) -> _Table:
     return _Table("the Dataset", tuple(dataset.column_names or ()), lambda: iter(dataset))
 
 
-def _mapping(table: _Table) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Our column names to the table's, and the table's other identifying columns."""
-    mapping: dict[str, str] = {}
-    identifying = []
-    for column in table.columns:
-        plain = re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())).lower()
-        known = _ALSO_WRITTEN.get(plain, plain)
-        if known in _KNOWN:
-            if known in mapping:
-                raise ReportError(f"{table.name} has two columns for {known!r}: {mapping[known]!r} and {column!r}")
-            mapping[known] = column
-        elif _IDENTIFYING.search(plain):
-            identifying.append(column)
+def _check_columns(table: _Table) -> None:
+    mapping, _ = _mapping(table.name, table.columns)
     missing = [name for name in _NEEDED if name not in mapping]
     if missing:
         raise ReportError(
@@ -260,15 +256,30 @@ def _mapping(table: _Table) -> tuple[dict[str, str], tuple[str, ...]]:
             f"{list(table.columns)}; needed are {list(_NEEDED)}, and accession_number, study_instance_uid or "
             "patient_id with study_date to join a report to its study"
         )
+
+
+def _mapping(name: str, columns: Sequence[str]) -> _Mapping:
+    """Our column names to the table's, and the table's other identifying columns."""
+    mapping: dict[str, str] = {}
+    identifying = []
+    for column in columns:
+        plain = re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())).lower()
+        known = _ALSO_WRITTEN.get(plain, plain)
+        if known in _KNOWN:
+            if known in mapping:
+                raise ReportError(f"{name} has two columns for {known!r}: {mapping[known]!r} and {column!r}")
+            mapping[known] = column
+        elif _IDENTIFYING.search(plain):
+            identifying.append(column)
     return mapping, tuple(identifying)
 
 
 def _report(row: Row, mapping: Mapping[str, str], identifying: Sequence[str]) -> Report | ReportError:
     values = {name: _texts(row.get(column)) for name, column in mapping.items()}
-    if not any(text.strip() for text in values["text"]):
+    if not any(text.strip() for text in values.get("text", ())):
         return ReportError("the text is empty")
     first = {name: found[0].strip() if found else "" for name, found in values.items()}
-    if not first["report_id"]:
+    if not first.get("report_id"):
         return ReportError("report_id is empty; every report needs one that is unique in its source")
     study_date = _date(first.get("study_date", ""))
     if isinstance(study_date, ReportError):

@@ -42,8 +42,9 @@ _ATTRIBUTES = frozenset(
 
 _PLACE_WORDS = re.compile(
     r"(?:\b(?:right|left|bilateral|both|upper|lower|mid|middle|anterior|posterior|lateral|medial|inferior|superior|proximal|distal|"
-    r"central|basal|apical|ascending|descending|main|great|common|external|internal|rt|lt)[\s-]+)+$"
+    r"central|basal|apical|ascending|descending|main|great|common|external|internal|rt|lt|r|l)[\s-]+)+$"
 )
+_SIDES = {"rt": "right", "r": "right", "lt": "left", "l": "left"}
 _PLACE_NUMBER = re.compile(
     r"\b(?:seg(?:ment)?s?\.?\s+(?:[ivx]{1,4}|\d{1,2})(?:\s?[ab])?(?:\s?[/-]\s?(?:[ivx]{1,4}|\d{1,2})(?:[ab])?)?|(?:station|level)\s+\d{1,2}[lr]?)\b"
 )
@@ -54,11 +55,11 @@ _STOPPERS = re.compile(
     r"[;:.()]|\b(?:is|are|was|were|in|of|at|on|with|without|within|from|to|near|which|that|has|have|there|the|a|an|no|but|measuring|"
     r"measures|measured|along|adjacent|by|also|seen|observed|noted)\b"
 )
-_HARD_STOP = re.compile(r"[;]|\bbut\b|\bhowever\b|\band\s+(?:a|an|the|there|no)\b|\bthere\s+(?:is|are)\b")
+_HARD_STOP = re.compile(r"[;]|\btoo\b|\bbut\b|\bhowever\b|\band\s+(?:a|an|the|there|no)\b|\bthere\s+(?:is|are)\b")
 _INTO_PLACE = re.compile(
     r"\b(?:in|within|at|of|involving|along|on|throughout|over|inside|into|to|occupying|arising\s+from|from)\s+"
     r"(?:(?:the|a|its|level|region|area|aspect|part|portion|pole|periphery|dome|left|right|both|of|posterior|anterior|lateral|medial|"
-    r"superior|inferior|upper|lower|middle|mid|central|peripheral|subpleural)\s+|and\s+)*$"
+    r"superior|inferior|upper|lower|middle|mid|central|peripheral|subpleural)\s+|and\s+)*(?:[\w-]+\s+){0,2}$"
 )
 _BESIDE = re.compile(
     r"(?:\b(?:adjacent|close|next|contiguous|anterior|posterior|superior|inferior|lateral|medial|proximal|distal|relative|extending|extends|"
@@ -292,7 +293,7 @@ def _with_place_words(lower: str, hit: _Hit) -> _Hit:
     match = _PLACE_WORDS.search(lower[max(0, hit.span[0] - 60) : hit.span[0]])
     if match is None:
         return hit
-    words = " ".join(match.group().replace("-", " ").split()).replace("rt", "right").replace("lt", "left")
+    words = " ".join(_SIDES.get(word, word) for word in match.group().replace("-", " ").split())
     return _Hit((hit.span[0] - len(match.group()), hit.span[1]), "anatomy", f"{words} {hit.term}")
 
 

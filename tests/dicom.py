@@ -7,6 +7,7 @@ tested against was written by somebody else. Coordinates of graphics are (column
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -295,6 +296,7 @@ def gsps(
         graphic_groups=list(groups.values()) or None,
         content_creator_name=creator,
     )
+    state = deepcopy(state)  # highdicom shares the elements of patient and study with the image
     state.PresentationCreationDate = created.strftime("%Y%m%d")
     state.PresentationCreationTime = created.strftime("%H%M%S")
     state.Laterality = ""

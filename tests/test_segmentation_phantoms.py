@@ -417,9 +417,9 @@ def test_impossible_lesions_are_refused(arguments):
 
 
 def test_no_room_and_no_organ_are_said():
-    huge = LesionSpec(O.BONE, None, None, 110.0, K.SOLID)
-    with pytest.raises(PhantomError, match="no room for a 110 mm SOLID lesion in BONE"):
-        draw(1, (huge,), "abdomen", n_slices=16)
+    huge = LesionSpec(O.BONE, None, None, 60.0, K.SOLID)
+    with pytest.raises(PhantomError, match="no room for a 60 mm SOLID lesion in BONE"):
+        draw(1, (huge,), "abdomen", n_slices=12)
     with pytest.raises(PhantomError, match="does not show the lung"):
         draw(1, CHEST[:1], "abdomen", n_slices=8)
 

@@ -84,7 +84,12 @@ _DOCTORS = (
     ("Bhattacharya", "Anindita"),
     ("Grimaldi", "Ottavio"),
 )
-_INSTITUTIONS = ("Sankt Ansgar Klinikum", "Northmoor General Hospital", "Hôpital Sainte-Odile", "Ravensholm Medical Centre")
+_INSTITUTIONS = (
+    "Sankt Ansgar Klinikum",
+    "Northmoor General Hospital",
+    "Hôpital Sainte-Odile",
+    "Ravensholm Medical Centre",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,9 +178,7 @@ def plan_patient(seed: int, index: int, *, slices: tuple[int, int] = SLICES) -> 
     taken_at = _moment(rng)
     exams = tuple(_exam(rng, seed, index, i, region, taken_at, slices) for i, region in enumerate(regions))
     prior = _prior_of(rng, seed, index, exams[0]) if scenario is Scenario.WITH_PRIOR else None
-    return PatientPlan(
-        index, seed, person, scenario, institution_of(seed), referrer, (first, second), exams, prior
-    )
+    return PatientPlan(index, seed, person, scenario, institution_of(seed), referrer, (first, second), exams, prior)
 
 
 def _patient_id(seed: int, index: int) -> str:

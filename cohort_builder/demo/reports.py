@@ -146,9 +146,7 @@ class _Text:
                 self.add(said[:1].upper() + said[1:] if name[0].isupper() else said)
         values = () if fact.size is None or size is None else fact.size.values_mm
         prior_values = () if fact.prior is None or prior is None else fact.prior.values_mm
-        self.said.append(
-            Said(fact.sight.lesion.key, (start, self.length), size, values, prior, prior_values)
-        )
+        self.said.append(Said(fact.sight.lesion.key, (start, self.length), size, values, prior, prior_values))
 
     def add_paragraph(self, sentences: Iterable[_Sentence], *, between: str = " ") -> None:
         for i, sentence in enumerate(sentences):

@@ -91,7 +91,10 @@ NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "Mediastinum": (
         ("Heart size is normal, no pericardial effusion.", "The ascending aorta measures 3.4 cm in diameter."),
-        ("No axillary lymph nodes larger than 10 mm in short axis.", "Port catheter tip 2 cm above the cavoatrial junction."),
+        (
+            "No axillary lymph nodes larger than 10 mm in short axis.",
+            "Port catheter tip 2 cm above the cavoatrial junction.",
+        ),
         ("Coronary calcifications.", "The main pulmonary artery measures 2.8 cm."),
     ),
     "Liver and biliary system": (

@@ -53,7 +53,9 @@ def compared(
     if plan.prior is not None:
         before = {sight.lesion.number: sight.diameters_mm for sight in (prior or {}).values()}
         known = {key: before.get(sight.lesion.number, ()) for key, sight in sights.items()}
-        return {key: replace(sight, prior_mm=_alike(known[key], sight)) for key, sight in sights.items()}, plan.prior.day
+        return {
+            key: replace(sight, prior_mm=_alike(known[key], sight)) for key, sight in sights.items()
+        }, plan.prior.day
     rng = plan.rng("outside")
     if plan.scenario is not Scenario.SINGLE or rng.random() > _OUTSIDE_RATE:
         return dict(sights), None

@@ -27,6 +27,7 @@ from segmentation.types import Point
 if TYPE_CHECKING:
     from highdicom import pr
 
+_LARGE_SECTION = 0.75
 _TICK_PX = 3.0
 _HEAD_PX = 7.0
 _TEXT_BOX_PX = (70.0, 14.0)
@@ -100,7 +101,9 @@ class Workstation:
 
 
 _WORKSTATIONS = (
-    Workstation("Meridian Imaging", "ReadStation", "MEASUREMENTS", per_image=False, ticks=False, label="mm", boxed=True),
+    Workstation(
+        "Meridian Imaging", "ReadStation", "MEASUREMENTS", per_image=False, ticks=False, label="mm", boxed=True
+    ),
     Workstation("Lumenview", "Reader 5", "DISTANCE", per_image=True, ticks=True, label="cm", boxed=False),
     Workstation("Lumenview", "Reader 3", "ANNOTATIONS", per_image=False, ticks=False, label="", boxed=False),
 )
@@ -122,19 +125,24 @@ def draw(
 
     """
     offset = np.array([lesion.offset[2], lesion.offset[1]], dtype=np.float64)
+    areas = lesion.mask.sum(axis=(1, 2))
+    # Readers scroll to where a lesion is largest: not to the tip of one that spans two or three slices.
+    mask = lesion.mask & (areas >= _LARGE_SECTION * areas.max())[:, None, None]
     index: list[Point]
     if drawing is Drawing.ARROW:
-        arrow = draw_arrow(lesion.mask, rng, spacing_mm=spacing_mm)
+        arrow = draw_arrow(mask, rng, spacing_mm=spacing_mm)
         row, index = arrow.slice_index, [arrow.tail, arrow.head]
     elif drawing in {Drawing.BIDIMENSIONAL, Drawing.ELLIPSE}:
-        pair = draw_bidimensional(lesion.mask, rng, spacing_mm=spacing_mm)
+        pair = draw_bidimensional(mask, rng, spacing_mm=spacing_mm)
         row, index = pair.slice_index, [*pair.long_axis, *pair.short_axis]
     else:
-        line = draw_line(lesion.mask, rng, spacing_mm=spacing_mm)
+        line = draw_line(mask, rng, spacing_mm=spacing_mm)
         row, index = line.slice_index, [line.start, line.end]
     points = index_to_image(np.array(index) + offset).astype(np.float32)
     ends = tuple((float(column), float(row_)) for column, row_ in points)
-    lengths = [] if drawing is Drawing.ARROW else [_length(ends[i], ends[i + 1], spacing_mm) for i in range(0, len(ends), 2)]
+    lengths = (
+        [] if drawing is Drawing.ARROW else [_length(ends[i], ends[i + 1], spacing_mm) for i in range(0, len(ends), 2)]
+    )
     return Stroke(key, drawing, lesion.offset[0] + row, ends, tuple(sorted(lengths, reverse=True)))
 
 
@@ -197,7 +205,9 @@ def _state(
 
     station = workstation_of(plan, exam)
     layer = pr.GraphicLayer(station.layer, order=1)
-    under = [_absent(plan, exam, images[s.slice_index]) if s.on_absent_image else images[s.slice_index] for s in strokes]
+    under = [
+        _absent(plan, exam, images[s.slice_index]) if s.on_absent_image else images[s.slice_index] for s in strokes
+    ]
     referenced = {str(image.SOPInstanceUID): image for image in under}
     number = int(name[-1]) if isinstance(name[-1], int) else 1
     state: Dataset = pr.GrayscaleSoftcopyPresentationState(

@@ -56,8 +56,8 @@ class ShapeSpread:
     core: float | None = None
 
 
-LINE_SPREAD = ShapeSpread(long=0.04, short=0.22, short_cap=1.05, reach=1.06)
-PAIR_SPREAD = ShapeSpread(long=0.04, short=0.10, short_cap=1.1, reach=1.06)
+LINE_SPREAD = ShapeSpread(long=0.04, short=0.22, short_cap=1.05, reach=1.12)
+PAIR_SPREAD = ShapeSpread(long=0.04, short=0.10, short_cap=1.1, reach=1.12)
 ARROW_SPREAD = ShapeSpread(long=0.15, short=0.2, short_cap=1.5, reach=1.5, core=0.3)
 
 

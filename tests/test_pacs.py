@@ -1,0 +1,400 @@
+"""The index of a PACS export: what it finds, what it leaves out, and what it survives."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import pydicom
+import pytest
+from dicom import Patient, StudyInfo, ct_series, gsps, line, localizer, on, uid, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+
+from cohort_builder.errors import PacsError
+from cohort_builder.pacs import index_export, open_index
+
+STUDY = StudyInfo()
+
+
+@pytest.fixture
+def export(tmp_path):
+    """A study with a CT series, a localizer and a presentation state, in a tree with odd names and other files."""
+    root = tmp_path / "export"
+    ct = ct_series(5)
+    write(reversed(ct), root / "DICOM" / "0001", prefix="x y ")
+    write([localizer()], root / "DICOM" / "0002")
+    write([gsps([on(ct[2], line((5, 5), (20, 9)))])], root / "ü" / "pr")
+    (root / "readme.txt").write_text("not an image")
+    (root / "empty").write_bytes(b"")
+    return root
+
+
+def series_uid(study=STUDY, number=2):
+    return uid("series", study.study_instance_uid, number)
+
+
+def test_a_tree_is_indexed_whole(export):
+    index = index_export(export)
+    assert index.counts == {
+        "files": 9, "dicom": 7, "ct": 6, "presentation_states": 1, "not_dicom": 2, "broken": 0, "duplicates": 0,
+        "links": 0, "studies": 1, "patients": 1,
+    }  # fmt: skip
+    assert index.skips == []
+    (study,) = index.studies()
+    assert (study.patient_id, study.patient_key, study.accession_number) == ("0012345", "0012345", "ACC0001")
+    assert (study.study_date, study.patient_sex, study.patient_age) == (date(2024, 3, 5), "F", "074Y")
+    assert index.patient_keys() == ["0012345"]
+    assert index.studies_of("0012345") == [study]
+    assert index.studies_of("nobody") == []
+    assert index.study("1.2.3") is None
+    assert index.series_of(study.study_instance_uid) == sorted([series_uid(), series_uid(number=1)])
+    assert index.presentation_states(study.study_instance_uid) == [export / "ü" / "pr" / "IM0000"]
+
+
+def test_geometry_is_what_the_file_says(export):
+    index = index_export(export)
+    for path in sorted((export / "DICOM" / "0001").iterdir()):
+        ds = pydicom.dcmread(path)
+        found = index.instance(ds.SOPInstanceUID)
+        assert found.path == path
+        assert found.image_position == tuple(ds.ImagePositionPatient)
+        assert found.image_orientation == tuple(ds.ImageOrientationPatient)
+        assert found.pixel_spacing == (0.8, 0.7)
+        assert (found.rows, found.columns, found.instance_number, found.series_number) == (64, 64, ds.InstanceNumber, 2)
+        assert (found.rescale_slope, found.rescale_intercept, found.rescale_type) == (1.0, -1024.0, "HU")
+        assert found.frame_of_reference_uid == ds.FrameOfReferenceUID
+        assert found.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+        assert found.image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
+        assert found in index.instances(series_uid())
+
+
+def test_the_builders_make_valid_objects(export):
+    """dciodvfy (dicom3tools) knows the standard's modules; it must not find an error in what the tests rest on."""
+    for path in (
+        export / "DICOM" / "0001" / "x y 0000",
+        export / "DICOM" / "0002" / "IM0000",
+        export / "ü" / "pr" / "IM0000",
+    ):
+        out = subprocess.run(
+            [shutil.which("dciodvfy") or ".venv/bin/dciodvfy", path], capture_output=True, text=True, check=False
+        )
+        assert "Error" not in out.stderr + out.stdout, out.stderr
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: p / "absent", lambda p: p / "file", lambda p: p / "folder", lambda p: p / "texts"]
+)
+def test_what_is_no_export_says_what_to_do(tmp_path, make):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x" * 500)
+    with pytest.raises(PacsError, match=r"check the path|give the folder"):
+        index_export(make(tmp_path))
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.99])
+def test_a_truncated_ct_costs_that_file(export, keep):
+    victim = min((export / "DICOM" / "0001").iterdir())
+    lost = pydicom.dcmread(victim).SOPInstanceUID
+    content = victim.read_bytes()
+    victim.write_bytes(content[: int(len(content) * keep)])
+    index = index_export(export)
+    (skip,) = index.skips
+    assert (skip.reason, skip.failure, skip.private["path"]) == ("truncated", True, str(victim))
+    assert victim.name not in skip.item + skip.detail
+    assert index.instance(lost) is None
+    assert len(index.instances(series_uid())) == 4
+    assert index.counts["broken"] == 1
+
+
+def test_a_truncated_compressed_ct_is_noticed(tmp_path):
+    ct = ct_series(3)
+    for ds in ct:
+        ds.compress(RLELossless, generate_instance_uid=False)
+    paths = write(ct, tmp_path)
+    assert index_export(tmp_path).counts["broken"] == 0
+    content = paths[1].read_bytes()
+    paths[1].write_bytes(content[:-8])
+    assert [s.reason for s in index_export(tmp_path).skips] == ["truncated"]
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+def test_every_uncompressed_syntax_is_read(tmp_path, syntax):
+    (ds,) = ct_series(1)
+    ds.file_meta.TransferSyntaxUID = syntax
+    path = tmp_path / "ct"
+    pydicom.dcmwrite(
+        path, ds, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian, enforce_file_format=True
+    )
+    found = index_export(tmp_path).instance(ds.SOPInstanceUID)
+    assert found.image_position == (-22.0, -25.0, 40.0)
+    assert found.transfer_syntax_uid == syntax
+
+
+def test_a_dataset_without_preamble_is_dicom_and_noise_is_not(tmp_path):
+    (ds,) = ct_series(1)
+    whole = tmp_path / "bare"
+    pydicom.dcmwrite(whole, pydicom.Dataset(ds), implicit_vr=True, little_endian=True)
+    assert whole.read_bytes()[128:132] != b"DICM"
+    (tmp_path / "noise").write_bytes(b"\x08\x00" + bytes(range(256)) * 4)
+    index = index_export(tmp_path)
+    assert index.instance(ds.SOPInstanceUID).transfer_syntax_uid == ImplicitVRLittleEndian
+    assert (index.counts["not_dicom"], index.skips) == (1, [])
+
+
+def test_links_are_not_followed(export, tmp_path):
+    outside = tmp_path / "outside"
+    write(ct_series(2, study=StudyInfo(accession_number="OTHER")), outside)
+    (export / "out").symlink_to(outside)
+    (export / "loop").symlink_to(export)
+    (export / "one").symlink_to(outside / "IM0000")
+    counts = index_export(export).counts
+    assert (counts["studies"], counts["files"], counts["links"]) == (1, 9, 3)
+
+
+def test_the_export_itself_may_be_a_link(export, tmp_path):
+    (tmp_path / "link").symlink_to(export)
+    assert index_export(tmp_path / "link").counts["dicom"] == 7
+
+
+def test_an_object_exported_twice_counts_once(export):
+    copies = export / "again"
+    shutil.copytree(export / "DICOM" / "0001", copies)
+    index = index_export(export)
+    assert index.counts["duplicates"] == 5
+    assert [i.path.parent for i in index.instances(series_uid())] == [export / "DICOM" / "0001"] * 5
+    assert index.skips == []
+
+
+def test_one_uid_on_two_different_images_is_refused(export):
+    path = min((export / "DICOM" / "0001").iterdir())
+    ds = pydicom.dcmread(path)
+    ds.ImagePositionPatient = [0, 0, 999]
+    ds.save_as(export / "other")
+    index = index_export(export)
+    (skip,) = index.skips
+    assert (skip.reason, skip.failure) == ("conflicting_uid", True)
+    assert index.instance(ds.SOPInstanceUID) is None
+    assert len(index.instances(series_uid())) == 4
+
+
+def test_uids_are_checked_before_use_and_values_stay_out_of_logs(tmp_path, caplog):
+    good, bad = write(ct_series(2), tmp_path)
+    of_series = series_uid().encode()
+    bad.write_bytes(bad.read_bytes().replace(of_series, b"../../etc/passwd".ljust(len(of_series), b"x")))
+    (skip,) = index_export(tmp_path).skips
+    assert (skip.reason, skip.failure, skip.private["path"]) == ("invalid_uid", True, str(bad))
+    assert index_export(tmp_path).instances(series_uid())[0].path == good
+    assert "etc" not in skip.detail + caplog.text
+
+
+def test_identifiers_are_those_of_every_header(tmp_path):
+    ct = ct_series(2, study=StudyInfo(Patient(name="Müller-Lüdenscheidt^Ärna^Ö=穆勒^阿")))
+    ct[1].OperatorsName = "Tech^Tim"
+    item = pydicom.Dataset()
+    item.RequestingPhysician, item.AccessionNumber = "Prax^Paula", "INNER7"
+    ct[1].RequestAttributesSequence = [item]
+    ct[1].StudyDescription = "CT chest"
+    state = gsps([on(ct[0], line((1, 1), (9, 9)))], creator="Befund^Berta")
+    write([*ct, state], tmp_path)
+    found = set(index_export(tmp_path).studies()[0].identifiers)
+    assert {
+        "Müller-Lüdenscheidt",
+        "Ärna Müller-Lüdenscheidt",
+        "穆勒",
+        "0012345",
+        "19500102",
+        "ACC0001",
+        "Haus am See",
+    } <= found
+    assert {"CT7", "Greta", "Tim Tech", "Berta Befund", "Paula Prax", "INNER7"} <= found
+    assert not {"CT chest", "Ö", "CHEST", "Acme"} & found
+
+
+def test_a_state_belongs_to_the_study_of_its_images(tmp_path):
+    ct = ct_series(3)
+    state = gsps([on(ct[0], line((1, 1), (9, 9)))])
+    state.StudyInstanceUID = uid("a study of its own")
+    lonely = gsps([on(ct_series(2, study=StudyInfo(accession_number="GONE"))[0], line((1, 1), (9, 9)))])
+    (first,) = write([state], tmp_path / "pr")
+    (second,) = write([lonely], tmp_path / "pr2")
+    write(ct, tmp_path / "ct")
+    index = index_export(tmp_path)
+    assert index.presentation_states(STUDY.study_instance_uid) == [first]
+    assert index.presentation_states(state.StudyInstanceUID) == []
+    assert index.presentation_states(lonely.StudyInstanceUID) == [second]
+
+
+def test_patients_are_told_apart_by_id(tmp_path):
+    a = ct_series(2)
+    b = ct_series(2, study=StudyInfo(Patient(patient_id="00012345"), accession_number="B"))
+    c = ct_series(2, study=StudyInfo(Patient(patient_id=""), accession_number="C"))
+    write([*a, *b, *c], tmp_path)
+    assert index_export(tmp_path).patient_keys() == ["00012345", "0012345", f"study:{c[0].StudyInstanceUID}"]
+
+
+def test_two_ids_in_one_study_are_said(tmp_path):
+    ct = ct_series(3)
+    ct[2].PatientID = "999"
+    write(ct, tmp_path)
+    index = index_export(tmp_path)
+    assert index.studies()[0].patient_id == "0012345"
+    (skip,) = index.skips
+    assert (skip.reason, skip.failure) == ("conflicting_patient_ids", False)
+    assert "999" not in skip.detail
+
+
+def snapshot(index):
+    return (
+        index.counts,
+        index.studies(),
+        [index.instances(s) for study in index.studies() for s in index.series_of(study.study_instance_uid)],
+        [index.presentation_states(study.study_instance_uid) for study in index.studies()],
+        [(s.reason, s.private) for s in index.skips],
+    )
+
+
+def test_an_index_continues_from_its_file(export, tmp_path):
+    where = tmp_path / "index.sqlite"
+    index_export(export, where).close()
+    folder = export / "DICOM" / "0001"
+    unread, changed, gone, *_ = sorted(folder.iterdir())
+    stamp = unread.stat()
+    unread.write_bytes(b"\0" * stamp.st_size)  # would be broken if it were read again
+    os.utime(unread, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    ds = pydicom.dcmread(changed)
+    ds.SeriesDescription = "changed"
+    ds.save_as(changed)
+    gone_uid = pydicom.dcmread(gone).SOPInstanceUID
+    gone.unlink()
+    write([localizer(number=7)], export / "new")
+    seen = []
+    index = index_export(export, where, progress=seen.append)
+    assert sum(seen) == index.counts["files"] == 9
+    assert index.instance(ds.SOPInstanceUID).series_description == "changed"
+    assert index.instance(gone_uid) is None
+    assert series_uid(number=7) in index.series_of(STUDY.study_instance_uid)
+    assert index.counts["broken"] == 0
+
+
+def test_an_index_of_another_folder_starts_anew(export, tmp_path):
+    where = tmp_path / "index.sqlite"
+    index_export(export, where).close()
+    other = tmp_path / "other"
+    shutil.copytree(export, other)
+    for path in other.rglob("*"):
+        if path.is_file() and path.suffix != ".txt":
+            path.write_bytes(b"")
+    write(ct_series(2), other / "ct")
+    assert index_export(other, where).counts["dicom"] == 2
+
+
+@pytest.mark.parametrize("after", [1, 4, 8])
+def test_interrupted_it_continues(export, tmp_path, monkeypatch, after):
+    monkeypatch.setattr("cohort_builder.pacs._BATCH", 2)
+    where = tmp_path / "index.sqlite"
+    seen = 0
+
+    def stop(n):
+        nonlocal seen
+        seen += n
+        if seen >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_export(export, where, progress=stop)
+    with pytest.raises(PacsError, match="not complete"):
+        open_index(where)
+    assert snapshot(index_export(export, where)) == snapshot(index_export(export))
+
+
+def test_an_index_in_a_file_pickles(export, tmp_path):
+    index = index_export(export, tmp_path / "a name?#%.sqlite")
+    again = pickle.loads(pickle.dumps(index))
+    assert snapshot(again) == snapshot(index)
+    index.close()
+    again.close()
+
+
+def test_an_index_in_memory_says_that_it_cannot_travel(export):
+    with pytest.raises(PacsError, match="file"):
+        pickle.dumps(index_export(export))
+
+
+def test_the_index_may_lie_inside_the_export(export):
+    where = export / "index.sqlite"
+    first = index_export(export, where).counts
+    assert index_export(export, where).counts == first
+    assert (first["files"], first["not_dicom"]) == (9, 2)
+
+
+def test_other_files_are_not_taken_for_an_index(export, tmp_path):
+    notes, database = tmp_path / "notes", tmp_path / "other.sqlite"
+    notes.write_text("my notes " * 200)
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    for path in (notes, database):
+        before = path.read_bytes()
+        with pytest.raises(PacsError, match="path"):
+            index_export(export, path)
+        with pytest.raises(PacsError, match="index_export"):
+            open_index(path if path is notes else tmp_path / "absent")
+        assert path.read_bytes() == before
+
+
+def test_an_index_of_another_version_is_made_again(export, tmp_path):
+    where = tmp_path / "index.sqlite"
+    expected = snapshot(index_export(export, where))
+    with sqlite3.connect(where) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(PacsError, match="version"):
+        open_index(where)
+    assert snapshot(index_export(export, where)) == expected
+
+
+CT_BYTES = None
+
+
+def ct_bytes():
+    """One CT file and one presentation state, made once."""
+    global CT_BYTES  # noqa: PLW0603
+    if CT_BYTES is None:
+        with tempfile.TemporaryDirectory() as folder:
+            ct = ct_series(2, shape=(8, 8))
+            paths = write([ct[0], gsps([on(ct[0], line((1, 1), (5, 5)))])], Path(folder))
+            CT_BYTES = [path.read_bytes() for path in paths]
+    return CT_BYTES
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    which=st.integers(0, 1),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), max_size=6),
+    keep=st.floats(0, 1),
+)
+def test_no_damage_to_a_file_ends_the_run(which, edits, keep):
+    content = bytearray(ct_bytes()[which])
+    for place, new in edits:
+        at = int(place * (len(content) - 1))
+        content[at : at + len(new)] = new
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write(ct_series(1, shape=(8, 8), number=5), root, prefix="good")
+        (root / "damaged").write_bytes(content[: int(keep * len(content))])
+        index = index_export(root)
+        counts = index.counts
+        assert counts["dicom"] + counts["not_dicom"] + counts["broken"] == counts["files"] == 2
+        assert index.instances(series_uid(number=5)) or counts["duplicates"]
+        assert len(index.studies()) >= 1
+        assert all(str(root) not in s.item + s.detail for s in index.skips)
