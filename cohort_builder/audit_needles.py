@@ -15,7 +15,7 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from cohort_builder.scrub_identifiers import names_institution
-from cohort_builder.scrub_names import is_ordinary
+from cohort_builder.scrub_names import is_ordinary, names_nobody
 
 _MIN_LETTERS = 3
 _MIN_CODED = 4
@@ -28,6 +28,8 @@ _MAX_NAME_WORDS = 5
 _MAX_GROUPS = 4
 
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
+_TITLE = re.compile(r"\b(?:(?:mrs?|ms|miss|drs?|prof|doctor)\.?|(?:patient|name|physician|by|with)\s*:?)\s+$")
+_TITLE_REACH = 14
 _GAP = re.compile(r"[\W_]{0,3}")
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){3,}")
 _GROUPED = re.compile(r"\d+(?:[ /-]\d+)+")
@@ -45,12 +47,13 @@ _DATES = (
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """Words in a row, as folded; ``capital``: only where the first is written with a capital."""
+    """Words in a row, as folded; ``capital``: only where it begins with one, ``titled``: only behind a title."""
 
     words: tuple[str, ...]
     kind: str
     needle: str
     capital: bool = False
+    titled: bool = False
 
 
 class Needles:
@@ -59,8 +62,8 @@ class Needles:
     Parameters
     ----------
     needles
-        As the source writes them. A name is searched for in both orders, and its parts alone where they are no ordinary
-        words; a number with and without leading zeros and separators; a date in all usual spellings.
+        As the source writes them. A name is searched for in both orders, and its parts alone (an ordinary word
+        only behind a title); a number with and without leading zeros and separators; a date in all usual spellings.
     """
 
     def __init__(self, needles: Iterable[str]) -> None:
@@ -123,8 +126,10 @@ class Needles:
             for sequence in sorted(pairs | {("".join(pair),) for pair in pairs}):
                 self._add(_Sequence(sequence, "name", short))
         for word in words:
-            if len(word) >= _MIN_LETTERS and not (len(words) > 1 and is_ordinary(word)):
-                self._add(_Sequence((word,), "name", short, capital=len(word) == _MIN_LETTERS or is_ordinary(word)))
+            if not names_nobody(word):
+                ordinary = is_ordinary(word)
+                capital = ordinary or len(word) == _MIN_LETTERS
+                self._add(_Sequence((word,), "name", short, capital=capital, titled=ordinary))
 
     def _add(self, sequence: _Sequence) -> None:
         if sum(map(len, sequence.words)) >= _MIN_LETTERS:
@@ -145,6 +150,8 @@ class Needles:
             around = folded[max(0, start - 1) : start] + folded[end : end + 1]
             if any(character.isalnum() for character in around):
                 return False
+        if sequence.titled and not _TITLE.search(folded[max(0, start - _TITLE_REACH) : start]):
+            return False
         return (sure or letters >= _MIN_UNSURE) and (not sequence.capital or original[start].isupper())
 
     def _found_numbers(self, folded: str, tokens: Iterable[re.Match[str]]) -> Iterator[tuple[str, str]]:

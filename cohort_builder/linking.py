@@ -16,12 +16,12 @@ size, noise 0                                    .977 / .55   .984 / .45      .9
 size, noise 0.3                                  .974 / .51   .981 / .41      .986 / .21
 size, noise 0.7                                  .940 / .40   .966 / .30      .981 / .15
 size, noise 1.5                                  .810 / .22   .881 / .16      .951 / .08
-noise 0.3, side for 60 %                         .978 / .63   .984 / .53      .991 / .32
-noise 0.3, image for 50 %                        .985 / .80   .990 / .75      .996 / .61
-noise 0.3, image for 90 %                        .991 / .95   .995 / .94      .998 / .90
-noise 0.3, image for 50 %, side for all          .991 / .88   .993 / .84      .996 / .73
-noise 0.7, image for 50 %, side for all          .984 / .77   .988 / .72      .994 / .62
-noise 0, up to six lesions, image 50 %, side all .994 / .93   .996 / .91      .998 / .81
+noise 0.3, side for 60 %                         .979 / .63   .984 / .53      .991 / .32
+noise 0.3, image for 50 %                        .986 / .80   .990 / .75      .996 / .61
+noise 0.3, image for 90 %                        .992 / .95   .995 / .94      .999 / .90
+noise 0.3, image for 50 %, side for all          .991 / .86   .993 / .83      .995 / .72
+noise 0.7, image for 50 %, side for all          .984 / .76   .988 / .71      .994 / .61
+noise 0, up to six lesions, image 50 %, side all .994 / .92   .996 / .90      .998 / .80
 ===============================================  ===========  ==============  ===========
 
 The default is the least threshold that keeps 0.98 on size alone and 0.99 where half of the findings name their image;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cohort_builder.gsps import deduplicate, read_annotations
 from cohort_builder.lesions import group_lesions, locate
 from cohort_builder.linking import LinkConfig, link
-from cohort_builder.scrub import scrub_report
+from cohort_builder.scrub import ScrubError, scrub_report
 from cohort_builder.types import Lesion, Link, Reading, Skip
 from nlp.types import Finding, Report, ReportError
 
@@ -61,7 +61,8 @@ def read_patient(
             scrubbed, offsets = scrub_report(report, identifiers | _identifiers(report))
             (findings,) = extractor.extract([scrubbed])
         except ReportError as error:
-            skips.append(Skip("reports", report.report_id, "report_unusable", str(error), failure=True))
+            reason = "scrub_failed" if isinstance(error, ScrubError) else "report_unusable"
+            skips.append(Skip("reports", report.report_id, reason, str(error), failure=True))
             continue
         links = link(findings, _in_scope(lesions, scope), config)
         read.append(ReadReport(scrubbed, scope, offsets, tuple(findings), tuple(links)))

@@ -60,12 +60,23 @@ def _decoded(ds: Dataset) -> NDArray[np.generic]:
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = ds.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed and syntax.is_encapsulated and not get_decoder(syntax).is_available:
+    if syntax is not None and syntax.is_encapsulated and not get_decoder(syntax).is_available:
         raise GeometryError(
             f"no installed codec decodes transfer syntax {syntax}; install them: pip install 'cohort-builder[codecs]'"
         )
-    pixels: NDArray[np.generic] = ds.pixel_array
-    return pixels
+    if syntax is not None and syntax.is_encapsulated:
+        pixels: NDArray[np.generic] = ds.pixel_array
+        return pixels
+    return _native(ds)
+
+
+def _native(ds: Dataset) -> NDArray[np.generic]:
+    """Uncompressed values as allocated; pydicom's own array hides what lies outside Bits Stored."""
+    order = "<" if ds.original_encoding[1] else ">"
+    kind = "i" if integer(ds, "PixelRepresentation") == 1 else "u"
+    rows, columns = integer(ds, "Rows") or 0, integer(ds, "Columns") or 0
+    dtype = np.dtype(f"{order}{kind}{(integer(ds, 'BitsAllocated') or 0) // 8}")
+    return np.frombuffer(ds.PixelData, dtype=dtype, count=rows * columns).reshape(rows, columns)
 
 
 def _stored_values(

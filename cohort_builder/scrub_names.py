@@ -65,11 +65,6 @@ _ORDINARY_WORDS = _words(  # English and radiology words that are somebody's nam
 )
 
 
-def is_ordinary(word: str) -> bool:
-    """Whether a word in lower case is one of English or radiology, or of a name field, besides being a name."""
-    return word in _ORDINARY_WORDS or word in _NO_NAME or word in _PARTICLES
-
-
 _PARTICLES = _words(
     "von van der den de del della di da do dos das du la le el al bin ibn ben ter ten zu zur zum af av y e st san"
 )
@@ -77,10 +72,13 @@ _NO_NAME = _words(
     """
     mr mrs ms miss mx dr drs doctor prof professor herr frau md phd do rn np pa frcr mbbs jr sr ii iii iv esq hon rev
     anonymous anonymized anonymised anonymize anon deidentified patient unknown none null nil test phantom name names
-    not available other male female sex redacted removed withheld the and for with mri
+    not available other male female sex redacted removed withheld the and for with mri radiology radiologist
+    technologist technician operator admin administrator system user staff physician nurse resident department scanner
+    console workstation spiral helical siemens philips toshiba canon hitachi thorax chest abdomen neuro body emergency
+    cardiology neurology oncology urology gynecology pediatrics paediatrics orthopedics orthopaedics surgery demo
     """
 )
-"""Parts of a name field that name nobody."""
+"""What stands in fields of names, stations and departments and names nobody."""
 _SHORT_WORDS = _words("in at is it on no an as he we do so to up or of by if my be go me us im se mr dr ms am vs ct")
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
@@ -91,6 +89,16 @@ _TITLE_REACH = 12
 _UNKNOWN_MIDDLE = re.compile(r"[ \t]+[A-Z][\w'.-]{0,18}[ \t]+")
 
 _UMLAUTS = (("ae", "a"), ("oe", "o"), ("ue", "u"), ("aa", "a"))
+
+
+def is_ordinary(word: str) -> bool:
+    """Whether a word in lower case is one of English or radiology too, and so no name by itself."""
+    return word in _ORDINARY_WORDS
+
+
+def names_nobody(word: str) -> bool:
+    """Whether a word in lower case is a title, a particle or a placeholder."""
+    return word in _NO_NAME or word in _PARTICLES
 
 
 class KnownNames:

@@ -114,7 +114,7 @@ _NEW_THING_LEFT = re.compile(r"\b(?:a|an|with|containing)\s+$")
 _INSIDE = re.compile(
     r"\b(?:in|of|at|on|to|near|within|from|by|around|along|involv\w+|abut\w*|encas\w+|compress\w+|"
     r"displac\w+|touch\w+|contact\w+|invad\w+|surround\w+|narrow\w+|into|through|over|behind|beside|inside|and)\s+"
-    r"(?:(?:the|both|left|right|a|an|its|distal|proximal|mid|middle|upper|lower|posterior|anterior|enlarged|dilated)\s+){0,4}$"
+    r"(?:(?:the|both|left|right|a|an|its|distal|proximal|mid|middle|upper|lower|posterior|anterior|enlarged|dilated)\s+){0,4}(?:\w+\s+)?$"
 )
 _OWN_LENGTH = re.compile(
     r"\b(?:diameters?|calib\w+|width|size|span|length|thickness|dimensions?|measurements?|dilat\w+|ectasia|enlargement)\s+of\s+"

@@ -12,7 +12,7 @@ from nlp.attach import Attached, best_head, group_sizes
 from nlp.graph import Graph, Relation
 from nlp.merge import merge_repeats
 from nlp.places import laterality_of, place_name
-from nlp.sections import Section, split_sections, split_sentences
+from nlp.sections import split_sections, split_sentences
 from nlp.types import (
     Assertion,
     Finding,
@@ -62,6 +62,7 @@ class _Place:
     sizes: tuple[Size, ...]
     references: tuple[ImageReference, ...]
     entities: tuple[int, ...]
+    heads: tuple[int, ...]
 
 
 def build_findings(
@@ -77,7 +78,8 @@ def build_findings(
     """
     findings: list[Finding] = []
     before: tuple[_Place, int] | None = None  # the last sentence with one head that a pronoun can mean
-    for place in _places(report.text, graph, sizes, references):
+    heads = frozenset(graph.heads())
+    for place in _places(report.text, graph, heads, sizes, references):
         builder = _Builder(report, graph, place, extractor)
         found = list(builder.findings(before))
         findings += found
@@ -94,8 +96,7 @@ class _Builder:
         self._graph = graph
         self._place = place
         self._extractor = extractor
-        heads = set(graph.heads())
-        self._heads = [index for index in place.entities if index in heads]
+        self._heads = place.heads
 
     def findings(self, before: tuple[_Place, int] | None) -> Iterator[Finding]:
         """Yield the sentence's findings; ``before`` is what a pronoun at its start means."""
@@ -120,7 +121,7 @@ class _Builder:
             head
             for head in self._heads
             if self._graph.entities[head].label.assertion is not Assertion.ABSENT
-            and not any(True for _ in self._graph.sources(head, Relation.SUGGESTIVE_OF))
+            and not self._graph.sources(head, Relation.SUGGESTIVE_OF)
         ]
         if len(things) == 1:
             return self._place, things[0]
@@ -357,20 +358,24 @@ class _Builder:
         )
 
 
-def _places(text: str, graph: Graph, sizes: Sequence[Size], references: Sequence[ImageReference]) -> Iterator[_Place]:
+def _places(
+    text: str,
+    graph: Graph,
+    heads: frozenset[int],
+    sizes: Sequence[Size],
+    references: Sequence[ImageReference],
+) -> Iterator[_Place]:
     sections = split_sections(text)
     for start, end in split_sentences(text):
+        inside = tuple(index for index, entity in enumerate(graph.entities) if start <= entity.span[0] < end)
         yield _Place(
             sentence=(start, end),
-            section=_section_name(sections, start),
+            section=next((part.name for part in sections if part.start <= start < part.end), "body"),
             sizes=tuple(size for size in sizes if start <= size.span[0] < end),
             references=tuple(reference for reference in references if start <= reference.span[0] < end),
-            entities=tuple(index for index, entity in enumerate(graph.entities) if start <= entity.span[0] < end),
+            entities=inside,
+            heads=tuple(index for index in inside if index in heads),
         )
-
-
-def _section_name(sections: Sequence[Section], position: int) -> str:
-    return next((section.name for section in sections if section.start <= position < section.end), "body")
 
 
 def _owner(anchors: Sequence[Span], reference: Span) -> Span | None:

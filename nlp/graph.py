@@ -6,8 +6,8 @@ Findings 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nlp.types import Assertion, Span
@@ -73,19 +73,25 @@ class Graph:
     """The entities of one report, in order of their spans."""
 
     entities: tuple[Entity, ...]
+    _incoming: Mapping[tuple[Relation, int], tuple[int, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         last = len(self.entities)
         if any(not 0 <= target < last for entity in self.entities for _, target in entity.relations):
             raise ValueError("a relation points at an entity that is not in the graph")
+        incoming: dict[tuple[Relation, int], tuple[int, ...]] = {}
+        for index, entity in enumerate(self.entities):
+            for relation in entity.relations:
+                incoming[relation] = (*incoming.get(relation, ()), index)
+        object.__setattr__(self, "_incoming", incoming)
 
     def targets(self, index: int, relation: Relation) -> list[int]:
         """Where an entity's relations of one kind lead."""
         return [target for kind, target in self.entities[index].relations if kind is relation]
 
-    def sources(self, index: int, relation: Relation) -> Iterator[int]:
+    def sources(self, index: int, relation: Relation) -> tuple[int, ...]:
         """Which entities have a relation of one kind to this one."""
-        return (other for other, entity in enumerate(self.entities) if (relation, index) in entity.relations)
+        return self._incoming.get((relation, index), ())
 
     def closure(self, index: int) -> list[int]:
         """An entity and all that modify it, directly or through others, in order of their spans."""

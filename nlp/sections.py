@@ -16,7 +16,7 @@ BODY = "body"
 
 _HEADINGS = {
     "findings": "findings|finding|description|report|observations|results?|ct findings",
-    "impression": "impressions?|conclusions?|opinion|summary|diagnosis|assessment|interpretation",
+    "impression": "impressions?|(?:in )?conclusions?|in summary|opinion|summary|diagnosis|assessment|interpretation",
     "technique": "techniques?|procedure|protocol|scan technique|imaging technique|ct technique",
     "comparison": "comparisons?|comparison studies|prior studies|compared? (?:to|with)",
     "history": "(?:clinical )?history|clinical (?:information|data|details|context|statement)|anamnesis|background",

@@ -72,7 +72,7 @@ def volume_error(mask: BoolArray, truth: BoolArray) -> float:
 
 
 def recist_error(mask: BoolArray, truth: BoolArray, spacing_mm: Sequence[float]) -> float:
-    """Absolute difference of the longest in-plane diameters as a fraction of the truth's (Sam2CT, section 2.5).
+    """Absolute difference of the longest in-plane diameters as a fraction of the truth's (SAM2CT, section 2.5).
 
     Raises
     ------

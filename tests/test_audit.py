@@ -224,7 +224,8 @@ def test_ordinary_word_is_a_name_only_with_the_rest_of_it(tmp_path: Path) -> Non
     _write(tmp_path, "a.txt", "A young patient. Small nodule, long segment.")
     assert find_leaks(tmp_path, ["YOUNG^SMALL", "LONG^PATIENT"]) == []
     _write(tmp_path, "b.txt", "Patient: Small Young")
-    assert [leak.where for leak in find_leaks(tmp_path, ["YOUNG^SMALL"])] == ["b.txt"]
+    _write(tmp_path, "c.txt", "As Mr. Young says")
+    assert [leak.where for leak in find_leaks(tmp_path, ["YOUNG^SMALL"])] == ["b.txt", "c.txt"]
 
 
 def test_where_says_the_rows(tmp_path: Path) -> None:

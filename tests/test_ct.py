@@ -8,13 +8,12 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from dicom import ct_series, localizer, set_pixels, uid, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import (
     ExplicitVRBigEndian,
-    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -64,8 +63,8 @@ def test_a_regular_series_equals_highdicom_and_simpleitk(tmp_path, orientation):
     np.testing.assert_array_equal(volume.voxels, ours.array)
 
     by_uid = {str(pydicom.dcmread(path).SOPInstanceUID): path for path in paths}
-    image = sitk.ReadImage([str(by_uid[u]) for u in volume.sop_instance_uids])
-    np.testing.assert_array_equal(volume.voxels, sitk.GetArrayFromImage(image))
+    image = SimpleITK.ReadImage([str(by_uid[u]) for u in volume.sop_instance_uids])
+    np.testing.assert_array_equal(volume.voxels, SimpleITK.GetArrayFromImage(image))
     for index in [(0, 0, 0), (6, 10, 3), (2, 63, 40)]:
         expected = image.TransformIndexToPhysicalPoint(index[::-1])
         np.testing.assert_allclose(apply_affine(volume.affine, index), expected, atol=1e-4)
@@ -161,7 +160,7 @@ def test_every_stack_is_regular_and_no_slice_is_in_two(kept, step):
     for i in range(1, 31):
         run = run + 1 if i in kept and i - 1 in kept else 1
         best = max(best, run)
-    assert longest >= best or best == 2
+    assert best < 3 or longest >= best
 
 
 _TEMPLATE = []
@@ -386,7 +385,7 @@ def test_monochrome1_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "syntax",
-    [RLELossless, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless, ImplicitVRLittleEndian, ExplicitVRBigEndian],
+    [RLELossless, JPEGLSLossless, JPEG2000Lossless, ImplicitVRLittleEndian, ExplicitVRBigEndian],
 )
 @pytest.mark.parametrize("signed", [True, False])
 def test_every_syntax_gives_the_same_volume(tmp_path, syntax, signed):
@@ -406,8 +405,6 @@ def test_every_syntax_gives_the_same_volume(tmp_path, syntax, signed):
                 little_endian=syntax.is_little_endian,
                 enforce_file_format=True,
             )
-        elif syntax == HTJ2KLossless:
-            pytest.skip("no encoder for HTJ2K is installed; its decoder is pylibjpeg-openjpeg's")
         else:
             ds.compress(syntax, generate_instance_uid=False)
             ds.save_as(path)

@@ -247,7 +247,22 @@ CASES: dict[str, tuple[list[Finding], list[Lesion], dict[str, str]]] = {
     "no size and two arrows there": ([finding("f", images=IMAGE_1)], [UNSIZED, lesion("B", drawn("B"))], {}),
     "no size, no image": ([finding("f", side=Laterality.LEFT)], [lesion("A", drawn("A", side=Side.LEFT))], {}),
     "a size and an arrow": ([finding("f", size(12))], [UNSIZED], {}),
-    "a size and an arrow on its image": ([finding("f", size(12), images=IMAGE_1)], [UNSIZED], {"f": "A"}),
+    "a size and an arrow on its image, of many": (
+        [finding("f", size(12), images=((SERIES, 280, 280),))],
+        [lesion("A", drawn("A", image=280))],
+        {"f": "A"},
+    ),
+    "a size and an arrow on its image, of few": ([finding("f", size(12), images=IMAGE_1)], [UNSIZED], {}),
+    "the image next to it": (
+        [finding("f", size(12, 8), images=IMAGE_1)],
+        [lesion("A", drawn("A", 12, 8, image=2))],
+        {},
+    ),
+    "the image, but the other side": (
+        [finding("f", size(12, 8), side=Laterality.LEFT, images=((SERIES, 280, 280),))],
+        [lesion("A", drawn("A", 12, 8, image=280, side=Side.RIGHT))],
+        {},
+    ),
 }
 
 
@@ -271,9 +286,9 @@ def test_many_rivals_are_still_ambiguous() -> None:
 
 
 def test_a_link_says_why() -> None:
-    said = finding("f", size(12), side=Laterality.LEFT, images=IMAGE_1)
+    said = finding("f", size(12), side=Laterality.LEFT, images=((SERIES, 300, 300),))
     config = LinkConfig()
-    answer = answer_of(link([said], [line("A", 12, side=Side.LEFT)], config), "f")
+    answer = answer_of(link([said], [line("A", 12, side=Side.LEFT, image=300)], config), "f")
     assert answer.evidence["side"] == config.same_side
     assert answer.evidence["reference"] == config.same_image
     assert answer.evidence["prior"] == pytest.approx(np.log(config.match_weight))

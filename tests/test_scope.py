@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 
 import pytest
+from dicom import Patient, StudyInfo, ct_series, write
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cohort_builder.pacs import index_export
+from cohort_builder.privacy import scrub_text
 from cohort_builder.scope import Scope, scope_reports
 from nlp.types import Report
 
@@ -173,6 +177,28 @@ def test_skips_name_no_patient() -> None:
 def test_scope_reads_something() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Scope("r", "P1", (), (), "accession_number")
+
+
+def test_join_over_a_real_index(tmp_path: Path) -> None:
+    patient = Patient(name="Muster^Erika", patient_id="0012345")
+    before = StudyInfo(patient, "ACC0001", date="20240101")
+    now = StudyInfo(patient, "ACC0002", date="20240305")
+    write([*ct_series(3, study=before), *ct_series(3, study=now)], tmp_path)
+    index = index_export(tmp_path)
+    for one, by in (
+        (report("ACC0002"), "accession_number"),
+        (report(uids=(now.study_instance_uid,)), "study_instance_uid"),
+        (report(patient="0012345", on=date(2024, 3, 5)), "patient_and_date"),
+    ):
+        (scope,), skips = scope_reports([one], index)
+        assert not skips
+        assert (scope.reads, scope.compares) == ((now.study_instance_uid,), (before.study_instance_uid,))
+        assert (scope.joined_by, scope.patient_key) == (by, "0012345")
+    assert refused(report("ACC0002", patient="12345"), index) == "patient_mismatch"
+    text = "Erika Muster, ID 12345, of 03/05/2024 (ACC 0002): 12 mm nodule (1/2)"
+    header = index.study(now.study_instance_uid)
+    assert scrub_text(text, header.identifiers).text == "[NAME], ID [ID], of [DATE] ([ID]): 12 mm nodule (1/2)"
+    index.close()
 
 
 keys = st.sampled_from(["", "1", "01", "001", "2", "02"])

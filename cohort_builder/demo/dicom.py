@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cohort_builder.demo.plan import ExamPlan, PatientPlan
 from segmentation.types import Volume
@@ -139,7 +139,7 @@ def localizer(plan: PatientPlan, exam: ExamPlan, volume: Volume) -> FileDataset:
 def _image(plan: PatientPlan, exam: ExamPlan, sop_uid: str, series: str, number: int) -> FileDataset:
     """Header of a CT image: patient, study, series, equipment, frame of reference."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, sop_uid
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID(sop_uid)
     meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, _IMPLEMENTATION
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     scanner, person = SCANNERS[exam.scanner], plan.person

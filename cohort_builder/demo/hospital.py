@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -130,7 +129,7 @@ def _made_patients(make: Callable[[int], _Made], patients: int, workers: int) ->
         yield from pool.map(make, range(patients))
 
 
-# ---- one patient -------------------------------------------------------------------------------------------------------
+# ---- one patient ---------------------------------------------------------------------------------------------------
 
 
 def _make_patient(hospital: Hospital, seed: int, slices: tuple[int, int], index: int) -> _Made:
@@ -199,7 +198,7 @@ def _make_exam(
     others = [scout, *(state.dataset for state in states)]
     for ds, path in zip(others, paths[len(images) :], strict=True):
         ds.save_as(path, enforce_file_format=True)
-    add_exam(truth, hospital.truth, plan, exam, phantom, states)
+    add_exam(truth, hospital.truth, plan, exam, phantom=phantom, states=states)
     truth.needles.extend(str(ds.SOPInstanceUID) for ds in (*images, *others))
     truth.needles.extend({str(ds.SeriesInstanceUID) for ds in others})
     return {
@@ -261,7 +260,7 @@ def _useless(plan: PatientPlan, exam: ExamPlan, images: Sequence[Dataset]) -> St
     return Stroke(None, Drawing.LINE, middle, line, (length,), on_absent_image=True)
 
 
-# ---- reports -----------------------------------------------------------------------------------------------------------
+# ---- reports -------------------------------------------------------------------------------------------------------
 
 
 def _reports(plan: PatientPlan, sights: Mapping[str, Mapping[str, Sight]]) -> list[WrittenReport]:
@@ -301,7 +300,7 @@ def _row(plan: PatientPlan, report: WrittenReport) -> dict[str, str]:
     }
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def file_names(plan: PatientPlan, exam: ExamPlan, n: int) -> list[str]:

@@ -176,7 +176,9 @@ def plan_patient(seed: int, index: int, *, slices: tuple[int, int] = SLICES) -> 
     referrer, first, second = draw_doctors(rng, 3)
     regions = _regions(rng, index, scenario)
     taken_at = _moment(rng)
-    exams = tuple(_exam(rng, seed, index, i, region, taken_at, slices) for i, region in enumerate(regions))
+    exams = tuple(
+        _exam(rng, seed, index, i, region=region, taken_at=taken_at, slices=slices) for i, region in enumerate(regions)
+    )
     prior = _prior_of(rng, seed, index, exams[0]) if scenario is Scenario.WITH_PRIOR else None
     return PatientPlan(index, seed, person, scenario, institution_of(seed), referrer, (first, second), exams, prior)
 
@@ -209,6 +211,7 @@ def _exam(
     seed: int,
     index: int,
     number: int,
+    *,
     region: Region,
     taken_at: datetime,
     slices: tuple[int, int],

@@ -5,37 +5,31 @@ Every place where a lesion is said is recorded with its spans in the finished te
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
 import numpy as np
 
 from cohort_builder.demo import sentences as s
+from cohort_builder.demo.dictation import Fact, Said, Sentence, Text
 from cohort_builder.demo.plan import Drawing, ExamPlan, LesionPlan, PatientPlan
 from cohort_builder.demo.sights import Sight
 from cohort_builder.demo.words import (
     DateStyle,
-    Dictated,
     Unit,
     dictate,
     hyphenated,
     is_node,
     observation_of,
-    place_with_article,
     say_date,
     say_reference,
-    with_article,
 )
 from segmentation.phantoms import LesionKind
 
-Span = tuple[int, int]
-
 _DATE_STYLES: tuple[DateStyle, ...] = ("long", "us", "dotted", "iso")
 _UNITS: tuple[Unit, ...] = ("mixed", "mm", "cm", "mixed")
-_TOKEN = re.compile(r"(\{\w+\})")
 _REFERENCE_RATE = 0.5
 _SHORT_AXIS_RATE = 0.4
 _HYPHEN_RATE = 0.15
@@ -53,31 +47,6 @@ class Style(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One mention of a lesion.
-
-    Parameters
-    ----------
-    key
-        ``LesionPlan.key``.
-    sentence
-        Half-open span of the whole sentence in the text.
-    size
-        Span of the current size in it, None if the mention has none; ``values_mm`` is what it states.
-    prior
-        Span of the earlier size, if one is quoted.
-
-    """
-
-    key: str
-    sentence: Span
-    size: Span | None
-    values_mm: tuple[float, ...]
-    prior: Span | None = None
-    prior_mm: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class WrittenReport:
     """A report and what it says of which lesion."""
 
@@ -86,85 +55,6 @@ class WrittenReport:
     exams: tuple[ExamPlan, ...]
     style: Style
     said: tuple[Said, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """A sight put into words; ``size`` None where no length is dictated."""
-
-    sight: Sight
-    observation: str
-    size: Dictated | None
-    prior: Dictated | None
-    reference: str
-    is_short_axis: bool
-    is_estimate: bool
-    remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    template: str
-    fact: _Fact | None = None
-
-
-@dataclass(slots=True)
-class _Text:
-    """A text that grows, and the spans in it."""
-
-    is_capital: bool
-    parts: list[str] = field(default_factory=list)
-    length: int = 0
-    said: list[Said] = field(default_factory=list)
-
-    def add(self, piece: str) -> Span:
-        piece = piece.upper() if self.is_capital else piece
-        self.parts.append(piece)
-        start, self.length = self.length, self.length + len(piece)
-        return start, self.length
-
-    def add_sentence(self, sentence: _Sentence) -> None:
-        fact, start = sentence.fact, self.length
-        if fact is None:
-            self.add(sentence.template)
-            return
-        words = _words(fact)
-        size = prior = None
-        for token in _TOKEN.split(sentence.template):
-            name = token.strip("{}")
-            if token[:1] != "{":
-                self.add(token)
-            elif name.lower() in {"size", "a_size"} and fact.size is not None:
-                # The article stands before the span of the size.
-                article = "" if name == "size" else with_article(fact.size.text)[: -len(fact.size.text)]
-                self.add(article.capitalize() if name[0].isupper() else article)
-                size = self.add(fact.size.text)
-            elif name == "prior_size" and fact.prior is not None:
-                prior = self.add(fact.prior.text)
-            else:
-                said = words[name.lower()]
-                self.add(said[:1].upper() + said[1:] if name[0].isupper() else said)
-        values = () if fact.size is None or size is None else fact.size.values_mm
-        prior_values = () if fact.prior is None or prior is None else fact.prior.values_mm
-        self.said.append(Said(fact.sight.lesion.key, (start, self.length), size, values, prior, prior_values))
-
-    def add_paragraph(self, sentences: Iterable[_Sentence], *, between: str = " ") -> None:
-        for i, sentence in enumerate(sentences):
-            if i:
-                self.add(between)
-            self.add_sentence(sentence)
-
-
-def _words(fact: _Fact) -> dict[str, str]:
-    location = fact.sight.location
-    return {
-        "obs": fact.observation,
-        "a_obs": with_article(fact.observation),
-        "place": place_with_article(location),
-        "bare_place": location,
-        "ref": f" {fact.reference}" if fact.reference else "",
-        "verdict": fact.remark,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +106,7 @@ def write_report(
         for lesion in exam.lesions
         if lesion.said and lesion.key in sights
     ]
-    text = _Text(is_capital=style is Style.TELEGRAM)
+    text = Text(is_capital=style is Style.TELEGRAM)
     _HEADS[style](text, context)
     _add_findings(text, context, facts, [sights[x.key].lesion for e in exams for x in e.lesions if x.key in sights])
     _add_impression(text, context, facts)
@@ -226,10 +116,10 @@ def write_report(
     return WrittenReport(report_id, "".join(text.parts), context.exams, style, tuple(text.said))
 
 
-# ---- facts -------------------------------------------------------------------------------------------------------------
+# ---- facts ---------------------------------------------------------------------------------------------------------
 
 
-def _fact(context: _Context, sight: Sight) -> _Fact:
+def _fact(context: _Context, sight: Sight) -> Fact:
     rng, lesion = context.rng, sight.lesion
     is_arrow = lesion.drawing is Drawing.ARROW
     is_short = is_node(lesion.spec) and len(sight.diameters_mm) == 2 and rng.random() < _SHORT_AXIS_RATE
@@ -237,7 +127,7 @@ def _fact(context: _Context, sight: Sight) -> _Fact:
     before = sight.prior_mm[1:] if is_short else sight.prior_mm
     size = None if is_arrow and rng.random() < 0.4 else dictate(diameters, context.unit, rng)
     has_reference = is_arrow or rng.random() < _REFERENCE_RATE
-    return _Fact(
+    return Fact(
         sight=sight,
         observation=observation_of(lesion.spec, rng),
         size=size,
@@ -248,7 +138,7 @@ def _fact(context: _Context, sight: Sight) -> _Fact:
     )
 
 
-def _sentences_of(context: _Context, fact: _Fact) -> Iterator[_Sentence]:
+def _sentences_of(context: _Context, fact: Fact) -> Iterator[Sentence]:
     """What the findings say of one lesion."""
     telegram = context.style is Style.TELEGRAM
     if fact.size is None:
@@ -263,13 +153,13 @@ def _sentences_of(context: _Context, fact: _Fact) -> Iterator[_Sentence]:
         template = context.pick(s.TELEGRAM if telegram else s.SIZED)
     if fact.size and "a_size}" in template and context.rng.random() < _HYPHEN_RATE:
         fact = replace(fact, size=replace(fact.size, text=hyphenated(fact.size.text)))
-    yield _Sentence(template.replace("{prior}", _prior_phrase(context, fact)), fact)
+    yield Sentence(template.replace("{prior}", _prior_phrase(context, fact)), fact)
     distances = s.DISTANCES.get(fact.sight.lesion.spec.organ, ())
     if distances and context.rng.random() < 0.2:
-        yield _Sentence(context.pick(distances))
+        yield Sentence(context.pick(distances))
 
 
-def _prior_phrase(context: _Context, fact: _Fact) -> str:
+def _prior_phrase(context: _Context, fact: Fact) -> str:
     if context.prior_day is None or fact.size is None:
         return ""
     if fact.prior is None:
@@ -277,7 +167,7 @@ def _prior_phrase(context: _Context, fact: _Fact) -> str:
     return context.pick((s.PRIOR_SAME, s.PRIOR_LARGER, s.PRIOR_SMALLER)[_change(fact)])
 
 
-def _change(fact: _Fact) -> int:
+def _change(fact: Fact) -> int:
     """0 as it was, 1 larger, -1 smaller, going by the longest diameters."""
     if fact.size is None or fact.prior is None:
         return 0
@@ -285,7 +175,7 @@ def _change(fact: _Fact) -> int:
     return 0 if abs(change) < _SAME else 1 if change > 0 else -1
 
 
-# ---- sections ----------------------------------------------------------------------------------------------------------
+# ---- sections ------------------------------------------------------------------------------------------------------
 
 
 def _title(context: _Context) -> str:
@@ -312,14 +202,14 @@ def _technique(context: _Context) -> str:
     return f"Helical CT after intravenous contrast, axial reconstructions of {' and '.join(steps)} mm slice thickness."
 
 
-def _structured_head(text: _Text, context: _Context) -> None:
+def _structured_head(text: Text, context: _Context) -> None:
     text.add(f"EXAMINATION: {_title(context)}, {context.day(context.exams[0].day)}\n\n")
     text.add(f"CLINICAL INFORMATION: {_indication(context)}\n\n")
     text.add(f"COMPARISON: {_comparison(context)}\n\n")
     text.add(f"TECHNIQUE: {_technique(context)}\n\nFINDINGS:\n")
 
 
-def _numbered_head(text: _Text, context: _Context) -> None:
+def _numbered_head(text: Text, context: _Context) -> None:
     person = context.plan.person
     text.add(f"Patient: {person.table_name}   MRN: {person.patient_id}\n")
     text.add(f"Accession: {', '.join(exam.accession_number for exam in context.exams)}\n")
@@ -327,20 +217,20 @@ def _numbered_head(text: _Text, context: _Context) -> None:
     text.add(f"Comparison: {_comparison(context)}\n\nTechnique: {_technique(context)}\n\nFindings:\n")
 
 
-def _prose_head(text: _Text, context: _Context) -> None:
+def _prose_head(text: Text, context: _Context) -> None:
     text.add(f"{_title(context)} of {context.day(context.exams[0].day)}.\n{_indication(context)}\n\n")
     if context.prior_day is not None:
         text.add(f"Compared to CT of {context.day(context.prior_day)}. ")
 
 
-def _telegram_head(text: _Text, context: _Context) -> None:
+def _telegram_head(text: Text, context: _Context) -> None:
     regions = " and ".join(exam.region for exam in context.exams)
     text.add(f"CT {regions} with contrast. {_indication(context)}\n")
     compared = "no prior" if context.prior_day is None else f"comparison {context.day(context.prior_day)}"
     text.add(f"{compared}.\n")
 
 
-def _letter_head(text: _Text, context: _Context) -> None:
+def _letter_head(text: Text, context: _Context) -> None:
     person, referrer = context.plan.person, context.plan.referrer
     day = context.exams[0].day
     born = context.day(person.birth_date)
@@ -360,27 +250,27 @@ _HEADS = {
 }
 
 
-def _add_findings(text: _Text, context: _Context, facts: Sequence[_Fact], seen: Sequence[LesionPlan]) -> None:
+def _add_findings(text: Text, context: _Context, facts: Sequence[Fact], seen: Sequence[LesionPlan]) -> None:
     groups = list(dict.fromkeys(group for exam in context.exams for group in s.GROUPS_OF[exam.region]))
     for i, group in enumerate(groups):
         found = [fact for fact in facts if fact.sight.lesion.spec.organ in s.GROUPS[group]]
         body = [sentence for fact in found for sentence in _sentences_of(context, fact)]
         if not any(lesion.spec.organ in s.GROUPS[group] for lesion in seen):
-            body.append(_Sentence(s.CLEAR[group]))
-        body += map(_Sentence, s.NORMAL[group][int(context.rng.integers(len(s.NORMAL[group])))])
+            body.append(Sentence(s.CLEAR[group]))
+        body += map(Sentence, s.NORMAL[group][int(context.rng.integers(len(s.NORMAL[group])))])
         if i == 0 and context.prior_day is not None and context.rng.random() < 0.6:
-            body.insert(int(context.rng.integers(len(body) + 1)), _Sentence(s.RESOLVED[context.exams[0].region]))
+            body.insert(int(context.rng.integers(len(body) + 1)), Sentence(s.RESOLVED[context.exams[0].region]))
         if context.style in {Style.STRUCTURED, Style.NUMBERED}:
             text.add(f"{group}: ")
         text.add_paragraph(body)
         text.add(" " if context.style is Style.PROSE and i < len(groups) - 1 else "\n")
 
 
-def _add_impression(text: _Text, context: _Context, facts: Sequence[_Fact]) -> None:
+def _add_impression(text: Text, context: _Context, facts: Sequence[Fact]) -> None:
     weightiest = sorted(facts, key=lambda fact: -fact.sight.diameters_mm[0])[:3]
     with_sizes = context.style is Style.NUMBERED or context.rng.random() < 0.5
     points = [_concluded(context, fact, with_size=with_sizes) for fact in weightiest]
-    points.append(_Sentence(context.pick(s.CLOSING)))
+    points.append(Sentence(context.pick(s.CLOSING)))
     if context.style in {Style.STRUCTURED, Style.NUMBERED}:
         text.add("\nIMPRESSION:\n" if context.style is Style.STRUCTURED else "\nImpression:\n")
         for i, point in enumerate(points):
@@ -393,7 +283,7 @@ def _add_impression(text: _Text, context: _Context, facts: Sequence[_Fact]) -> N
     text.add("\n")
 
 
-def _concluded(context: _Context, fact: _Fact, *, with_size: bool) -> _Sentence:
+def _concluded(context: _Context, fact: Fact, *, with_size: bool) -> Sentence:
     """Say a lesion again, in the other unit: "12 mm" in the findings is "1.2 cm" in the impression."""
     if not with_size or fact.size is None or fact.is_short_axis or fact.is_estimate:
         template, size = context.pick(s.IMPRESSION_UNSIZED), None
@@ -402,10 +292,10 @@ def _concluded(context: _Context, fact: _Fact, *, with_size: bool) -> _Sentence:
         template, size = context.pick(s.IMPRESSION_SIZED), dictate(fact.sight.diameters_mm, unit)
     is_cyst = fact.sight.lesion.spec.kind is LesionKind.CYST
     verdict = ", benign" if is_cyst else context.pick(s.VERDICTS[fact.sight.lesion.spec.organ])
-    return _Sentence(template, replace(fact, size=size, prior=None, reference="", remark=verdict))
+    return Sentence(template, replace(fact, size=size, prior=None, reference="", remark=verdict))
 
 
-def _add_signature(text: _Text, context: _Context) -> None:
+def _add_signature(text: Text, context: _Context) -> None:
     plan, rng = context.plan, context.rng
     reader = plan.readers[int(rng.integers(2))]
     signed = context.exams[-1].acquired_at + timedelta(minutes=int(rng.integers(25, 300)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from math import cos, pi, sin
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cohort_builder.demo.dictation import Said
 from cohort_builder.demo.plan import Drawing, ExamPlan, LesionPlan, PatientPlan, plan_patient
-from cohort_builder.demo.reports import Said, write_report
+from cohort_builder.demo.reports import write_report
 from cohort_builder.demo.sights import Sight, compared
 from cohort_builder.types import (
     Annotation,
@@ -46,6 +47,7 @@ _CENTRAL = {
 }
 _LIVER = tuple(f"segment {i} of the liver" for i in range(2, 9))
 _PIXEL_MM = 0.7
+_ARROW_MM = 20.0
 _READER_NOISE = 0.03
 _MIDLINE_MM = 15.0
 
@@ -241,11 +243,11 @@ _KINDS = {
 
 
 def _lesion(plan: PatientPlan, exam: ExamPlan, sight: Sight, centre: Point3D, reading: Reading) -> Lesion:
-    strokes = [_stroke(plan, exam, sight, centre, sight.diameters_mm, 0)]
+    strokes = [_stroke(plan, exam, sight, centre, diameters_mm=sight.diameters_mm, reader=0)]
     if sight.lesion.second_reader:
         factor = 1 + plan.rng("second", sight.lesion.key).normal(0, _READER_NOISE)
         again = tuple(float(value * factor) for value in sight.diameters_mm)
-        strokes.append(_stroke(plan, exam, sight, centre, again, 1))
+        strokes.append(_stroke(plan, exam, sight, centre, diameters_mm=again, reader=1))
     return Lesion(
         lesion_id=sight.lesion.key,
         annotations=tuple(strokes),
@@ -262,6 +264,7 @@ def _stroke(
     exam: ExamPlan,
     sight: Sight,
     centre: Point3D,
+    *,
     diameters_mm: tuple[float, ...],
     reader: int,
 ) -> LocatedAnnotation:
@@ -269,9 +272,10 @@ def _stroke(
     kind = _KINDS[sight.lesion.drawing]
     column, row = 256 + centre[0] / _PIXEL_MM, 256 + centre[1] / _PIXEL_MM
     angle = float(rng.uniform(0, pi))
-    points = _ends(column, row, 20.0, angle) if kind is AnnotationKind.ARROW else ()
-    for i, diameter in enumerate(() if points else diameters_mm):
-        points += _ends(column, row, diameter, angle + i * pi / 2)
+    lengths = (_ARROW_MM,) if kind is AnnotationKind.ARROW else diameters_mm
+    points = tuple(
+        chain.from_iterable(_ends(column, row, length, angle + i * pi / 2) for i, length in enumerate(lengths))
+    )
     uid = f"2.25.{exam.body_seed}{sight.instance_number:03d}"
     annotation = Annotation(
         annotation_id=f"{sight.lesion.key}/{reader}",

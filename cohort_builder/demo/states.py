@@ -10,22 +10,18 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import hypot
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from cohort_builder.demo.dicom import uid
-from cohort_builder.demo.people import Doctor
 from cohort_builder.demo.plan import Drawing, ExamPlan, PatientPlan
 from segmentation.geometry import index_to_image
 from segmentation.phantoms import PhantomLesion
 from segmentation.prompts import draw_arrow, draw_bidimensional, draw_line
 from segmentation.types import Point
-
-if TYPE_CHECKING:
-    from highdicom import pr
 
 _LARGE_SECTION = 0.75
 _TICK_PX = 3.0
@@ -187,7 +183,7 @@ def saved_states(
     result = []
     for number, group in enumerate(groups.values(), start=1):
         name = (exam.key, "state", reader, again, number)
-        dataset = _state(plan, exam, images, group, name, doctor, created + timedelta(seconds=40 * number))
+        dataset = _state(plan, exam, images, group, name=name, created=created + timedelta(seconds=40 * number))
         result.append(SavedState(dataset, tuple(group), doctor.dicom_name, again))
     return result
 
@@ -197,23 +193,24 @@ def _state(
     exam: ExamPlan,
     images: Sequence[Dataset],
     strokes: Sequence[Stroke],
-    name: tuple[object, ...],
-    doctor: Doctor,
+    *,
+    name: tuple[str, str, int, bool, int],
     created: datetime,
 ) -> Dataset:
     from highdicom import pr
 
     station = workstation_of(plan, exam)
+    *_, reader, again, number = name
+    doctor = plan.readers[reader]
     layer = pr.GraphicLayer(station.layer, order=1)
     under = [
         _absent(plan, exam, images[s.slice_index]) if s.on_absent_image else images[s.slice_index] for s in strokes
     ]
     referenced = {str(image.SOPInstanceUID): image for image in under}
-    number = int(name[-1]) if isinstance(name[-1], int) else 1
     state: Dataset = pr.GrayscaleSoftcopyPresentationState(
         referenced_images=list(referenced.values()),
         series_instance_uid=uid(plan, *name[:-1], "series"),
-        series_number=900 + 2 * plan.readers.index(doctor) + int(bool(name[-2])),
+        series_number=900 + 2 * reader + again,
         sop_instance_uid=uid(plan, *name),
         instance_number=number,
         manufacturer=station.manufacturer,
@@ -245,9 +242,7 @@ def _absent(plan: PatientPlan, exam: ExamPlan, image: Dataset) -> Dataset:
     return absent
 
 
-def _item(
-    pr: Any, stroke: Stroke, image: Dataset, layer: pr.GraphicLayer, station: Workstation
-) -> pr.GraphicAnnotation:
+def _item(pr: Any, stroke: Stroke, image: Dataset, layer: Any, station: Workstation) -> Any:
     graphics = [
         pr.GraphicObject(kind, np.asarray(points, dtype=np.float64), units="PIXEL", is_filled=False)
         for kind, points in _graphics(stroke, station)
@@ -259,7 +254,7 @@ def _item(
     )
 
 
-def _text(pr: Any, text: str, stroke: Stroke, station: Workstation) -> pr.TextObject:
+def _text(pr: Any, text: str, stroke: Stroke, station: Workstation) -> Any:
     column, row = max(stroke.points, default=(30.0, 40.0))
     column, row = min(column + 6.0, 512 - _TEXT_BOX_PX[0]), min(row + 4.0, 512 - _TEXT_BOX_PX[1])
     if station.boxed or not stroke.points:

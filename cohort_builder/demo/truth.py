@@ -85,7 +85,7 @@ def load_mask(folder: str | Path, lesion: Entry) -> tuple[NDArray[np.bool_], tup
 
 
 def add_exam(
-    truth: Truth, folder: Path, plan: PatientPlan, exam: ExamPlan, phantom: Phantom, states: Sequence[SavedState]
+    truth: Truth, folder: Path, plan: PatientPlan, exam: ExamPlan, *, phantom: Phantom, states: Sequence[SavedState]
 ) -> None:
     """Write the masks of one study, and add its lesions and what was drawn on them."""
     uids = {

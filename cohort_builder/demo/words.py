@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -14,6 +15,7 @@ from segmentation.phantoms import LesionKind, LesionSpec, Organ
 Unit = Literal["mm", "cm", "mixed"]
 DateStyle = Literal["long", "us", "dotted", "iso"]
 
+_HEAD = re.compile(r"\w+")
 _MASS_MM = 30.0
 _K = LesionKind
 _LUNG = {
@@ -58,7 +60,7 @@ _BONE = {
     _K.LOBULATED: ("lytic lesion",),
     _K.CALCIFIED: ("sclerotic lesion", "osteoblastic lesion"),
 }
-_OBSERVATIONS = {
+_OBSERVATIONS: Mapping[Organ, Mapping[LesionKind, tuple[str, ...]]] = {
     Organ.LUNG: _LUNG,
     Organ.LIVER: _LIVER,
     Organ.SPLEEN: _LIVER,
@@ -103,8 +105,9 @@ def place_with_article(location: str) -> str:
 
 def with_article(phrase: str) -> str:
     """Put "a" or "an" before a phrase, which may start with a number."""
-    head = phrase.split()[0].split(".")[0].split("-")[0].lower()
-    is_vowel = head in {"11", "18"} or head.startswith("8") or (head[:1] in "aeio")
+    head = _HEAD.match(phrase.lower())
+    word = head.group() if head else ""
+    is_vowel = word in {"11", "18"} or word[:1] in {"8", "a", "e", "i", "o"}
     return f"{'an' if is_vowel else 'a'} {phrase}"
 
 

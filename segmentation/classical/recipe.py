@@ -1,5 +1,8 @@
 """From an in-plane ellipse to a 3D mask: shape prior, evidence of the intensity, random walker; slice first, then 3D.
 
+Where the box reaches beyond the volume, the border's voxels go on outwards: a lesion that is cut off is filled up to
+the border. Samples and seeds are taken inside the volume only.
+
 Units are millimetres. A, B: coordinates along and across the ellipse's long axis; q: its normalised radius.
 """
 

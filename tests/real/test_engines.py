@@ -72,7 +72,7 @@ def test_every_readers_own_line_gives_the_nodule(lidc):
     """The four readers of LIDC-IDRI-0001 drew these; the truth is what at least two of them outlined."""
     jobs = [SegmentationJob(str(i), lidc.volume, (line,)) for i, line in enumerate(lidc.lines)]
     assert len(jobs) == 4
-    scores = by_engine(EvaluationCase(job.job_id, job, lidc.truth) for job in jobs)
+    scores = by_engine(EvaluationCase(lidc.case_id, job, lidc.truth) for job in jobs)
     print(f"\nreaders' lines, LIDC\n{format_table(scores.values())}")
     assert all(case.dice > 0.8 for case in scores["classical"].cases)
     assert scores["classical"].dice_above_baseline.mean > 0.1
