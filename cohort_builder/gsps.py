@@ -183,8 +183,6 @@ class _Reader:
             self._skip((), reason, "only grayscale softcopy presentation states are read", failure=not self._uid)
             return [], self._skips
         items = read_items(self._ds, on_refusal=self._skip)
-        if not items and not self._skips:
-            self._skip((), "no_graphics", _DETAILS["no_graphics"])
         shapes: list[tuple[Target, Shape]] = []
         for bundle in _bundles(items):
             found = self._classify(bundle, items)
@@ -192,6 +190,8 @@ class _Reader:
         shapes.sort(key=lambda pair: pair[1].members)
         captions = captions_of(shapes, items)
         self._skip_texts(items, captions)
+        if not shapes and not self._skips:
+            self._skip((), "no_graphics", _DETAILS["no_graphics"])
         return [self._annotation(target, shape, captions) for target, shape in shapes], self._skips
 
     def _classify(self, bundle: _Bundle, items: Sequence[Item]) -> list[Shape]:

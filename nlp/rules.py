@@ -17,6 +17,7 @@ from nlp.sizes import find_image_references, find_sizes
 from nlp.types import Assertion, Finding, Report, Span
 from nlp.vocabulary import load_terms
 
+_MAX_TERMS = 150
 _OBSERVATION = {
     Assertion.PRESENT: Label.OBSERVATION_PRESENT,
     Assertion.UNCERTAIN: Label.OBSERVATION_UNCERTAIN,
@@ -108,6 +109,8 @@ class RulesExtractor:
         for start, end in split_sentences(text):
             section = next((part.name for part in sections if part.start <= start < part.end), "")
             inside = [hit for hit in hits if start <= hit.span[0] and hit.span[1] <= end]
+            if len(inside) > _MAX_TERMS:  # a table or a word list, not a sentence
+                continue
             entities += _Sentence(_shadow(text, (start, end)), start, inside).entities(len(entities), section)
         return Graph(tuple(entities))
 

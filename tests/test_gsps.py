@@ -69,7 +69,7 @@ def test_a_line_is_read_as_stored():
     assert (found.drawn_at, found.frame_number, found.stated_mm, found.label) == (CREATED, None, (), "")
 
 
-points = st.tuples(st.floats(0, 512, width=32), st.floats(0, 512, width=32))
+points = st.tuples(st.floats(0, 64, width=32), st.floats(0, 64, width=32))
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,11 +104,11 @@ def test_two_lines_across_each_other_are_a_pair(tilt, off, ratio, at, across, sw
 
 @settings(max_examples=60, deadline=None)
 @given(
-    direction=st.floats(0, 360), length=st.floats(15, 60), fraction=st.floats(0.1, 0.45),
+    direction=st.floats(0, 360), length=st.floats(12, 25), fraction=st.floats(0.1, 0.45),
     style=st.sampled_from(["shaft+head", "shaft+filled", "one stroke"]), flip=st.booleans(),
 )  # fmt: skip
 def test_an_arrow_is_told_from_its_tail(direction, length, fraction, style, flip):
-    tail = (80.0, 80.0)
+    tail = (32.0, 32.0)
     head = along(tail, direction, length)
     strokes = list(arrow(tail, head, size=fraction * length, style=style))
     if flip and style != "one stroke":
@@ -314,7 +314,7 @@ def test_the_simple_rendering_of_a_compound_graphic_is_not_read_twice():
 
 def test_lines_that_are_no_diameters_are_refused():
     cobb = line((10, 10), (40, 12)), line((26, 2), (24, 30))
-    assert drawn(*cobb, Text("87.1°", anchor=(42, 12))) == ([], ["angle", "angle"])
+    assert drawn(*cobb, Text("87.1°", anchor=(42, 12))) == ([], ["angle", "angle", "text_only"])
     assert drawn(line((10, 30), (50, 30)), line((30, 30), (30, 50))) == ([], ["perpendicular"])
     ruler = [line((10 + 8 * i, 28), (10 + 8 * i, 32)) for i in range(6)]
     assert drawn(line((10, 30), (50, 30)), *ruler) == ([], ["calibration_ruler"])
@@ -324,7 +324,7 @@ def test_lines_that_are_no_diameters_are_refused():
         "unrecognised_combination",
         "angle",
     ]
-    assert drawn(*[line((i, 1), (i, 60)) for i in range(70)]) == ([], ["many_strokes"])
+    assert drawn(*[line((i % 60, 1), (i % 60, 40 + i / 10)) for i in range(70)]) == ([], ["many_strokes"])
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_skips_and_annotations_name_nobody(tmp_path):
 
 def test_hands_are_told_apart():
     by = [
-        read(on(CT[1], line((1, 1), (9, 9))), creator=c, number=i)[0][0].drawn_by_group
+        read(on(CT[1], line((1, 1), (9, 9))), creator=c, number=1 + i)[0][0].drawn_by_group
         for i, c in enumerate(("A^B", "C^D", "A^B"))
     ]
     assert by[0] == by[2] != by[1]

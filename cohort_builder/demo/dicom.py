@@ -68,6 +68,11 @@ def series_uid(plan: PatientPlan, exam: ExamPlan) -> str:
     return uid(plan, exam.key, "series")
 
 
+def study_id(exam: ExamPlan) -> str:
+    """Study ID."""
+    return exam.accession_number[-6:]
+
+
 def frame_uid(plan: PatientPlan, exam: ExamPlan) -> str:
     """Frame of Reference UID of the CT series and its localizer."""
     return uid(plan, exam.key, "frame")
@@ -156,7 +161,7 @@ def _image(plan: PatientPlan, exam: ExamPlan, sop_uid: str, series: str, number:
         "StudyInstanceUID": study_uid(plan, exam),
         "StudyDate": f"{exam.day:%Y%m%d}",
         "StudyTime": f"{exam.acquired_at:%H%M%S}",
-        "StudyID": f"{exam.accession_number[-6:]}",
+        "StudyID": study_id(exam),
         "StudyDescription": f"CT {exam.region} with contrast",
         "AccessionNumber": exam.accession_number,
         "ReferringPhysicianName": plan.referrer.dicom_name,

@@ -26,6 +26,7 @@ _THIN: Spacing = (2.5, 0.68, 0.68)
 _FIRST_DAY = date(2016, 1, 4)
 _LESIONS = (4, 7)
 _EQUAL = 0.03
+_PRIOR_KEY = ".s8"
 
 
 class Scenario(StrEnum):
@@ -122,6 +123,11 @@ class ExamPlan:
     def day(self) -> date:
         """Study Date."""
         return self.acquired_at.date()
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether it is its patient's earlier study."""
+        return self.key.endswith(_PRIOR_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +283,7 @@ def _with_traps(lesions: list[LesionPlan], index: int) -> list[LesionPlan]:
 
 def _prior_of(rng: np.random.Generator, seed: int, index: int, exam: ExamPlan) -> ExamPlan:
     """Plan the same body some months earlier: without the new lesions, the others as small or large as they were."""
-    key = exam.key.rsplit(".", 1)[0] + ".s8"
+    key = exam.key.rsplit(".", 1)[0] + _PRIOR_KEY
     acquired_at = exam.acquired_at - timedelta(days=int(rng.integers(80, 400)), minutes=int(rng.integers(-200, 200)))
     lesions = []
     for lesion in exam.lesions:

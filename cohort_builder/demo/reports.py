@@ -53,6 +53,7 @@ class WrittenReport:
     report_id: str
     text: str
     exams: tuple[ExamPlan, ...]
+    prior_day: date | None
     style: Style
     said: tuple[Said, ...]
 
@@ -111,9 +112,9 @@ def write_report(
     _add_findings(text, context, facts, [sights[x.key].lesion for e in exams for x in e.lesions if x.key in sights])
     _add_impression(text, context, facts)
     _add_signature(text, context)
-    number = (plan.index * 8 + int(exams[0].key[-1])) * 37 + plan.seed % 1009 + 200_000
+    number = (plan.index * 10 + int(exams[0].key[-1])) * 37 + plan.seed % 1009 + 200_000
     report_id = f"RAD-{exams[0].day.year}-{number:07d}"
-    return WrittenReport(report_id, "".join(text.parts), context.exams, style, tuple(text.said))
+    return WrittenReport(report_id, "".join(text.parts), context.exams, prior_day, style, tuple(text.said))
 
 
 # ---- facts ---------------------------------------------------------------------------------------------------------

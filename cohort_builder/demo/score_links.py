@@ -117,8 +117,9 @@ def count_links(links: Sequence[Entry], truth: Truth) -> LinkCounts:
         if row["decision"] not in {Decision.LINKED, Decision.PRIOR_LINKED}:
             continue
         on = strokes.lesions_of(row["annotations"])
-        said = _said(row, findings_of.get(row["report_id"], ()))
-        if row["decision"] == Decision.PRIOR_LINKED:
+        is_prior = row["decision"] == Decision.PRIOR_LINKED
+        said = _said(row, findings_of.get(row["report_id"], ()), "prior_mm" if is_prior else "values_mm")
+        if is_prior:
             same = said is not None and {number_of.get(key or "") for key in on} == {number_of[said["lesion"]]}
             tally["prior_right" if same else "prior_wrong"] += 1
         elif said is not None and on == {said["lesion"]}:
@@ -148,13 +149,13 @@ def is_linkable(finding: Entry) -> bool:
     return bool(finding["drawn"]) and any(mention["size"] for mention in finding["mentions"])
 
 
-def _said(row: Entry, findings: Sequence[Entry]) -> Entry | None:
+def _said(row: Entry, findings: Sequence[Entry], stated: str) -> Entry | None:
     """Return the finding of the truth that the phrase of ``row`` is, going by its place and its sizes."""
     found = [
         finding
         for finding in findings
         for mention in _mentions_at(row, finding)
-        if _same_size(row["values_mm"], mention)
+        if _has_size(row["values_mm"], mention[stated])
     ]
     return found[0] if found else None
 
@@ -166,14 +167,13 @@ def _mentions_at(row: Entry, finding: Entry) -> Iterator[Mapping[str, Any]]:
             yield mention
 
 
-def _same_size(values_mm: Sequence[Sequence[float]], mention: Mapping[str, Any]) -> bool:
-    """Whether the mention's size is among the row's, or neither has one."""
-    wanted = mention["values_mm"]
+def _has_size(sizes: Sequence[Sequence[float]], wanted: Sequence[float]) -> bool:
+    """Whether the wanted size is among the sizes; a mention without one is told by its place alone."""
     if not wanted:
         return True
     return any(
         len(values) == len(wanted) and all(abs(a - b) < _SAME_MM for a, b in zip(values, wanted, strict=True))
-        for values in values_mm
+        for values in sizes
     )
 
 

@@ -37,6 +37,8 @@ _SIDED = {
     Organ.LUNG: ("{side} upper lobe", "{side} lower lobe"),
     Organ.KIDNEY: ("upper pole of the {side} kidney", "interpolar region of the {side} kidney"),
     Organ.ADRENAL: ("{side} adrenal gland",),
+    Organ.LIVER: tuple(f"segment {i} of the liver" for i in range(4, 9)),
+    Organ.SPLEEN: ("spleen",),
     Organ.MEDIASTINUM: ("{side} hilum", "{side} paratracheal region"),
     Organ.MESENTERY: ("{side} upper quadrant mesentery", "{side} lower quadrant mesentery"),
 }
@@ -45,7 +47,7 @@ _CENTRAL = {
     Organ.RETROPERITONEUM: ("aortocaval region",),
     Organ.BONE: ("T9 vertebral body", "L2 vertebral body"),
 }
-_LIVER = tuple(f"segment {i} of the liver" for i in range(2, 9))
+_ONE_SIDED = {Organ.LIVER: "RIGHT", Organ.SPLEEN: "LEFT"}
 _PIXEL_MM = 0.7
 _ARROW_MM = 20.0
 _READER_NOISE = 0.03
@@ -189,21 +191,16 @@ def _drawn(rng: np.random.Generator, long_mm: float, aspect: float) -> tuple[flo
 
 
 def _place(rng: np.random.Generator, lesion: LesionPlan) -> tuple[str, Point3D]:
+    """Name of a place in the lesion's organ, and where its centre lies (LPS mm, x from the middle of the body)."""
     organ, side = lesion.spec.organ, lesion.spec.side
-    y, z = float(rng.uniform(-60, 60)), float(rng.uniform(5, 115))
-    if organ in {Organ.LIVER, Organ.SPLEEN}:
-        name = "spleen" if organ is Organ.SPLEEN else str(rng.choice(_LIVER))
-        return name, (float(rng.uniform(20, 110)) * (1 if organ is Organ.SPLEEN else -1), y, z)
-    if side is None and catalogue()[organ].paired:
+    if organ in _ONE_SIDED:
+        side = _ONE_SIDED[organ]
+    elif side is None and (organ not in _CENTRAL or catalogue()[organ].paired):
         side = str(rng.choice(["LEFT", "RIGHT"]))
-    if side is None or organ not in _SIDED:
-        names = _CENTRAL.get(organ, _SIDED.get(organ, ()))
-        if organ is Organ.MESENTERY:
-            side = "LEFT"
-            return str(rng.choice(names)).format(side="left"), (float(rng.uniform(20, 70)), y, z)
-        return str(rng.choice(names)), (float(rng.uniform(-12, 12)), y, z)
-    x = float(rng.uniform(25, 110)) * (1 if side == "LEFT" else -1)
-    return str(rng.choice(_SIDED[organ])).format(side=side.lower()), (x, y, z)
+    names = _SIDED.get(organ, ()) if side is not None else ()
+    place = str(rng.choice(names or _CENTRAL[organ])).format(side=(side or "").lower())
+    x = float(rng.uniform(25, 110)) * (1 if side == "LEFT" else -1) if names else float(rng.uniform(-12, 12))
+    return place, (x, float(rng.uniform(-60, 60)), float(rng.uniform(5, 115)))
 
 
 def _simulated(plan: PatientPlan) -> SimulatedStudy:

@@ -93,9 +93,9 @@ def add_exam(
         "study_instance_uid": dicom.study_uid(plan, exam),
         "series_instance_uid": dicom.series_uid(plan, exam),
     }
-    is_prior = exam is plan.prior or exam.key.endswith(".s8")
-    truth.studies.append({"key": exam.key, **uids, "accession_number": exam.accession_number, "prior": is_prior})
+    truth.studies.append({"key": exam.key, **uids, "accession_number": exam.accession_number, "prior": exam.is_prior})
     annotations = [entry for state in states for entry in _annotations(state)]
+    truth.needles.extend(entry["image_sop_instance_uid"] for entry in annotations)
     truth.others += [entry for entry in annotations if entry["lesion"] is None]
     for lesion, drawn in zip(exam.lesions, phantom.lesions, strict=True):
         mask = f"masks/{lesion.key}.npz"
@@ -168,10 +168,12 @@ def needles_of(plan: PatientPlan, reports: Sequence[WrittenReport]) -> list[str]
     for doctor in (plan.referrer, *plan.readers):
         names += [doctor.family, doctor.given, doctor.spoken, doctor.dicom_name]
     needles = [*names, institution_of(plan.seed), person.patient_id, *_dates(person.birth_date)]
+    needles += [scanner.station for scanner in dicom.SCANNERS]
     for exam in exams:
-        needles += [exam.accession_number, *_dates(exam.day)]
+        needles += [exam.accession_number, dicom.study_id(exam), *_dates(exam.day)]
         needles += [dicom.study_uid(plan, exam), dicom.series_uid(plan, exam), dicom.frame_uid(plan, exam)]
-    needles += [report.report_id for report in reports]
+    for report in reports:
+        needles += [report.report_id, *(_dates(report.prior_day) if report.prior_day is not None else ())]
     return needles
 
 

@@ -41,8 +41,8 @@ _FALLBACK_CONFIDENCE = 0.3
 
 _MASK_TO_LINE = 1.03
 """Lines end short of the rim. Chosen on 18 real lesions (those of the figures below) and 60 generated ones: from
-1.00 to 1.06 Dice from lines rises by 0.006 to 0.02, from pairs it falls by 0.007 on the real ones, and the longest diameter's
-error rises by 2 to 3 percentage points (readers' own lines of one nodule: 9)."""
+1.00 to 1.06 Dice from lines rises by 0.006 to 0.02, from pairs it falls by 0.007 on the real ones, and the longest
+diameter's error rises by 2 to 3 percentage points (readers' own lines of one nodule: 9)."""
 
 
 class ClassicalSegmenter:
@@ -53,7 +53,9 @@ class ClassicalSegmenter:
 
     Mean Dice over lesions, 5 simulated prompts each, line / pair / arrow: LIDC-IDRI-0001 0.80 / 0.87 / 0.74,
     13 sarcomas 0.74 / 0.77 / 0.53, IBSI 0.61 / 0.63 / 0.60, 3 DeepLesion stacks 0.82 / 0.84 / 0.80; the four readers'
-    own lines of LIDC-IDRI-0001 0.88. No lesion was held out: parameters were tuned on these. It fails where a neighbour of the same Hounsfield value goes on along z (IBSI),
+    own lines of LIDC-IDRI-0001 0.88. No lesion was held out: parameters were tuned on these.
+
+    It fails where a neighbour of the same Hounsfield value goes on along z (IBSI),
     where nothing is visible on CT (some sarcomas), and on arrows at large or heterogeneous lesions.
     """
 

@@ -1,0 +1,370 @@
+"""The rule extractor and the finding builder, on sentences written for the tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlp import (
+    Assertion,
+    Entity,
+    Extractor,
+    Finding,
+    Graph,
+    Label,
+    Laterality,
+    Relation,
+    Report,
+    RulesExtractor,
+    SizeKind,
+    Temporality,
+    build_findings,
+    find_sizes,
+    load_extractor,
+)
+
+EXTRACTOR = RulesExtractor()
+
+
+def extract(text: str) -> Sequence[Finding]:
+    (findings,) = EXTRACTOR.extract([Report("r", text)])
+    return findings
+
+
+def one(text: str, observation: str) -> Finding:
+    (finding,) = (finding for finding in extract(text) if finding.observation == observation)
+    return finding
+
+
+def today(finding: Finding) -> list[tuple[float, ...]]:
+    return [size.values_mm for size in finding.sizes if size.temporality is Temporality.CURRENT]
+
+
+def prior(finding: Finding) -> list[tuple[float, ...]]:
+    return [size.values_mm for size in finding.sizes if size.temporality is Temporality.PRIOR]
+
+
+def phrases(text: str, finding: Finding) -> list[str]:
+    return [text[slice(*mention.phrase)] for mention in finding.mentions]
+
+
+# text, and for every sized finding: observation, anatomy, side, today's size, earlier size
+SIZED = [
+    (
+        "There is a 12 mm spiculated nodule in the right upper lobe (series 3, image 41), previously 9 mm.",
+        [("nodule", "right upper lobe", "RIGHT", 12, 9)],
+    ),
+    (
+        "Hypodense lesion in segment 7 of the liver measuring 2.3 x 1.8 cm.",
+        [("lesion", "liver segment 7", None, 23, None)],
+    ),
+    ("Simple cyst in the left kidney, 14 mm.", [("cyst", "left kidney", "LEFT", 14, None)]),
+    ("Unchanged 8 mm lymph node in the mesentery.", [("lymph node", "mesentery", None, 8, None)]),
+    ("The nodule lies 2 cm from the hilum.", []),
+    ("Endotracheal tube tip 4 cm above the carina. 8 mm biliary stent.", []),
+    ("No nodule larger than 4 mm.", []),
+    (
+        "NODULE RUL 12 X 8 MM. NODULE LLL 9 MM. CYST L KIDNEY 14 MM. NO ADENOPATHY.",
+        [
+            ("nodule", "right upper lobe", "RIGHT", 12, None),
+            ("nodule", "left lower lobe", "LEFT", 9, None),
+            ("cyst", "left kidney", "LEFT", 14, None),
+        ],
+    ),
+    (
+        "Nodule 12 mm in the right lung and cyst 14 mm in the left kidney.",
+        [("nodule", "right lung", "RIGHT", 12, None), ("cyst", "left kidney", "LEFT", 14, None)],
+    ),
+    (
+        "A 12 mm nodule in the right upper lobe, a 9 mm nodule in the left lower lobe and a 5 mm nodule in the lingula.",
+        [
+            ("nodule", "right upper lobe", "RIGHT", 12, None),
+            ("nodule", "left lower lobe", "LEFT", 9, None),
+            ("nodule", "lingula", "LEFT", 5, None),
+        ],
+    ),
+    (
+        "Nodules measuring 5 and 7 mm in the left lower lobe.",
+        [("nodule", "left lower lobe", "LEFT", 5, None), ("nodule", "left lower lobe", "LEFT", 7, None)],
+    ),
+    (
+        "Two nodules in the left lung, 5 mm in the upper lobe and 7 mm in the lower lobe.",
+        [("nodule", "left upper lobe", "LEFT", 5, None), ("nodule", "left lower lobe", "LEFT", 7, None)],
+    ),
+    (
+        "Bilateral pleural effusions reaching 40 mm on the right and 30 mm on the left.",
+        [("pleural effusion", None, "RIGHT", 40, None), ("pleural effusion", None, "LEFT", 30, None)],
+    ),
+    (
+        "Nodules in the right and left lung of 5 and 7 mm, respectively.",
+        [("nodule", None, None, 5, None), ("nodule", None, None, 7, None)],
+    ),
+    (
+        "Multiple nodules in both lungs, the largest measuring 8 mm in the lingula.",
+        [("nodule", "lingula", "LEFT", 8, None)],
+    ),
+    ("Bilateral renal cysts, the largest on the left measuring 3.2 cm.", [("cyst", "left kidney", "LEFT", 32, None)]),
+    (
+        "The nodule in the right lower lobe has increased from 9 mm to 12 mm.",
+        [("nodule", "right lower lobe", "RIGHT", 12, 9)],
+    ),
+    (
+        "Right 12 mm (previously 9 mm) and left 8 mm (previously 7 mm) adrenal nodules.",
+        [("nodule", "adrenal gland", None, 12, 9), ("nodule", "adrenal gland", None, 8, 7)],
+    ),
+    ("Nodule in the left lung. It measured 9 mm on [DATE].", [("nodule", "left lung", "LEFT", None, 9)]),
+    (
+        "Mass in the head of the pancreas measuring 3.1 x 2.2 cm, 5 mm from the portal vein.",
+        [("mass", "pancreatic head", None, 31, None)],
+    ),
+    (
+        "The pleural-based mass in the left lower lobe abuts the aorta and measures 4.1 cm.",
+        [("mass", "left pleura lower lobe", "LEFT", 41, None)],
+    ),
+    ("Lesion in the left adrenal gland, likely adenoma, 18 mm.", [("lesion", "left adrenal gland", "LEFT", 18, None)]),
+    ("Node in the left axilla 23 mm, short axis 11 mm.", [("lymph node", "left axilla", "LEFT", 23, None)]),
+    ("Left kidney: simple cyst, 14 mm.", [("cyst", "left kidney", "LEFT", 14, None)]),
+    ("No effusion, 5 mm nodule RUL.", [("nodule", "right upper lobe", "RIGHT", 5, None)]),
+    ("The ascending aorta measures 41 mm.", [("ascending aorta", "ascending aorta", None, 41, None)]),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), SIZED, ids=[text for text, _ in SIZED])
+def test_each_size_goes_to_its_thing(text: str, wanted: list[tuple[object, ...]]) -> None:
+    found = [finding for finding in extract(text) if finding.sizes]
+    got = [
+        (
+            finding.observation,
+            finding.anatomy,
+            finding.laterality,
+            today(finding)[0][0] if today(finding) else None,
+            prior(finding)[0][0] if prior(finding) else None,
+        )
+        for finding in sorted(found, key=lambda finding: finding.sizes[0].span)
+    ]
+    assert got == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "observation", "assertion"),
+    [
+        ("No pleural effusion.", "pleural effusion", "ABSENT"),
+        ("No pleural effusion, pneumothorax, or consolidation.", "consolidation", "ABSENT"),
+        ("Pleural effusion and pneumothorax were not detected.", "pneumothorax", "ABSENT"),
+        ("Pleural effusion and pneumothorax were not detected.", "pleural effusion", "ABSENT"),
+        ("No evidence of metastatic disease.", "metastasis", "ABSENT"),
+        ("The lungs are free of consolidation.", "consolidation", "ABSENT"),
+        ("Previously noted 9 mm nodule in the lingula has resolved.", "nodule", "ABSENT"),
+        ("No change in the 5 mm nodule.", "nodule", "PRESENT"),
+        ("Nodule without significant interval change.", "nodule", "PRESENT"),
+        ("The nodule was not seen on the prior examination.", "nodule", "PRESENT"),
+        ("The nodule is not significantly changed.", "nodule", "PRESENT"),
+        ("No effusion, but there is a nodule.", "nodule", "PRESENT"),
+        ("A nodule is seen and effusion is not seen.", "nodule", "PRESENT"),
+        ("A nodule is seen and effusion is not seen.", "pleural effusion", "ABSENT"),
+        ("No effusion; stable nodule.", "nodule", "PRESENT"),
+        ("Cyst without septation.", "cyst", "PRESENT"),
+        ("Possible nodule in the left lung.", "nodule", "UNCERTAIN"),
+        ("Metastasis cannot be excluded.", "metastasis", "UNCERTAIN"),
+        ("Cannot exclude pneumonia.", "pneumonia", "UNCERTAIN"),
+        ("Nodular lesion (adenoma?) in the left adrenal gland.", "adenoma", "UNCERTAIN"),
+        ("Nodular lesion (adenoma?) in the left adrenal gland.", "nodule", "PRESENT"),
+        ("12 mm nodule, suspicious for malignancy.", "nodule", "PRESENT"),
+        ("12 mm nodule, suspicious for malignancy.", "malignancy", "UNCERTAIN"),
+        ("Suspicious nodule in the left lung.", "nodule", "PRESENT"),
+        ("Findings may represent pneumonia.", "pneumonia", "UNCERTAIN"),
+        ("Densities consistent with cholelithiasis.", "gallstone", "PRESENT"),
+        ("INDICATION: Evaluate for pneumonia.", "pneumonia", "UNCERTAIN"),
+    ],
+)
+def test_assertions(text: str, observation: str, assertion: str) -> None:
+    assert one(text, observation).assertion is Assertion(assertion)
+    assert one(text.upper(), observation).assertion is Assertion(assertion)
+
+
+def test_a_phrase_is_what_the_report_says_in_one_sentence() -> None:
+    text = "Lungs are clear. There is a 12 mm spiculated nodule in the\nright upper lobe (series 3, image 41), previously 9 mm. End."
+    finding = one(text, "nodule")
+    assert phrases(text, finding) == [
+        "12 mm spiculated nodule in the\nright upper lobe (series 3, image 41), previously 9 mm"
+    ]
+    (mention,) = finding.mentions
+    assert text[slice(*mention.sentence)].startswith("There is")
+    assert finding.finding_id == f"r#{mention.phrase[0]}-{mention.phrase[1]}"
+    assert finding.extractor == "rules@1"
+    (reference,) = finding.image_references
+    assert (reference.series_number, reference.image_first) == (3, 41)
+
+
+def test_references_go_to_the_size_that_they_follow() -> None:
+    first, second = extract("12 mm (4/87) and 7 mm (4/91) nodules in the right lung.")
+    assert [(today(finding), finding.image_references[0].image_first) for finding in (first, second)] == [
+        ([(12.0,)], 87),
+        ([(7.0,)], 91),
+    ]
+
+
+REPEATED = """FINDINGS:
+12.4 mm nodule in the right upper lobe. 6 mm nodule in the left lower lobe. Cyst in the left kidney.
+IMPRESSION:
+1. 1.2 cm right upper lobe nodule, suspicious for malignancy.
+2. Left renal cyst, 14 mm.
+3. 9 mm nodule in the left lower lobe."""
+
+
+def test_the_impression_repeats_a_finding() -> None:
+    nodule = next(finding for finding in extract(REPEATED) if finding.laterality is Laterality.RIGHT)
+    assert phrases(REPEATED, nodule) == ["12.4 mm nodule in the right upper lobe", "1.2 cm right upper lobe nodule"]
+    assert [mention.section for mention in nodule.mentions] == ["findings", "impression"]
+    assert today(nodule) == [(12.4,)]
+
+
+def test_the_mention_with_the_size_leads() -> None:
+    cyst = one(REPEATED, "cyst")
+    assert phrases(REPEATED, cyst) == ["Left renal cyst, 14 mm", "Cyst in the left kidney"]
+    assert cyst.finding_id == f"r#{cyst.mentions[0].phrase[0]}-{cyst.mentions[0].phrase[1]}"
+
+
+def test_sizes_that_disagree_are_not_merged() -> None:
+    left = [
+        finding
+        for finding in extract(REPEATED)
+        if finding.laterality is Laterality.LEFT and finding.observation == "nodule"
+    ]
+    assert [today(finding) for finding in left] == [[(6.0,)], [(9.0,)]]
+
+
+def test_a_repeat_that_could_mean_two_findings_is_not_merged() -> None:
+    text = "FINDINGS: 8 mm nodule in the right lung. 8 mm nodule in the right lung. IMPRESSION: 8 mm nodule in the right lung."
+    assert [len(finding.mentions) for finding in extract(text)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There is a nodule in the right lower lobe. It measures 12 mm.",
+        "There is a nodule in the right lower lobe. The nodule measures 12 mm.",
+        "Nodule in the right lower lobe. This measures 12 mm (4/87).",
+    ],
+)
+def test_the_next_sentence_gives_the_size(text: str) -> None:
+    finding = one(text, "nodule")
+    assert today(finding) == [(12.0,)]
+    assert (finding.anatomy, finding.laterality, len(finding.mentions)) == ("right lower lobe", Laterality.RIGHT, 2)
+    assert "12 mm" in phrases(text, finding)[0]
+
+
+def test_a_pronoun_that_could_mean_two_things_gives_no_size() -> None:
+    assert not any(finding.sizes for finding in extract("Nodule in the lung and cyst in the liver. It measures 12 mm."))
+
+
+def test_a_structure_keeps_its_own_size() -> None:
+    findings = extract("The ascending aorta measures 41 mm. Nodule in the left lung.")
+    assert [size.kind for finding in findings for size in finding.sizes] == [SizeKind.NORMAL_STRUCTURE]
+    assert not one("The ascending aorta measures 41 mm. Nodule in the left lung.", "nodule").sizes
+
+
+def test_equal_phrases_keep_distinct_ids() -> None:
+    ids = [finding.finding_id for finding in extract("Nodules measuring 5 and 7 mm in the left lower lobe.")]
+    assert ids == ["r#0-51", "r#0-51.2"]
+
+
+# The builder on a graph as a RadGraph model returns it, written by hand.
+def entity(text: str, words: str, label: Label, *relations: tuple[Relation, int]) -> Entity:
+    start = text.index(words)
+    return Entity((start, start + len(words)), label, words, relations)
+
+
+def test_a_measurement_entity_decides() -> None:
+    text = "Cyst, nodule, 12 mm in size."
+    graph = Graph(
+        (
+            entity(text, "Cyst", Label.OBSERVATION_PRESENT),
+            entity(text, "nodule", Label.OBSERVATION_PRESENT),
+            entity(text, "12 mm", Label.OBSERVATION_MEASUREMENT_PRESENT, (Relation.MODIFY, 0)),
+        )
+    )
+    findings = build_findings(Report("r", text), graph, sizes=find_sizes(text), references=[], extractor="model@0")
+    assert {finding.observation: bool(finding.sizes) for finding in findings} == {"Cyst": True, "nodule": False}
+    assert {finding.extractor for finding in findings} == {"model@0"}
+
+
+def test_a_negated_description_does_not_negate_its_head() -> None:
+    text = "Noncalcified nodule of 5 mm."
+    graph = Graph(
+        (
+            entity(text, "Noncalcified", Label.OBSERVATION_ABSENT, (Relation.MODIFY, 1)),
+            entity(text, "nodule", Label.OBSERVATION_PRESENT),
+        )
+    )
+    (finding,) = build_findings(Report("r", text), graph, sizes=find_sizes(text), references=[], extractor="model@0")
+    assert (finding.observation, finding.assertion) == ("nodule", Assertion.PRESENT)
+    assert phrases(text, finding) == ["Noncalcified nodule of 5 mm"]
+
+
+def test_heads_of_a_circle_of_descriptions() -> None:
+    text = "nodular lesion"
+    graph = Graph(
+        (
+            entity(text, "nodular", Label.OBSERVATION_PRESENT, (Relation.MODIFY, 1)),
+            entity(text, "lesion", Label.OBSERVATION_PRESENT, (Relation.MODIFY, 0)),
+        )
+    )
+    assert graph.heads() == [1]
+
+
+def test_a_relation_to_nowhere_is_refused() -> None:
+    with pytest.raises(ValueError, match="not in the graph"):
+        Graph((Entity((0, 1), Label.OBSERVATION_PRESENT, "x", ((Relation.MODIFY, 1),)),))
+
+
+_SENTENCES = st.sampled_from(
+    [text for text, _ in SIZED]
+    + [
+        "No pleural effusion.",
+        "IMPRESSION:",
+        "FINDINGS:",
+        "\n",
+        "1.",
+        "It measures 9 mm.",
+        "Seen by Dr. [NAME] on [DATE].",
+        "(4/87)",
+        "Ø",
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_SENTENCES, max_size=8).map(" ".join) | st.text(max_size=150))
+def test_spans_ids_and_sizes_hold_together(text: str) -> None:
+    findings = extract(text)
+    assert len({finding.finding_id for finding in findings}) == len(findings)
+    sizes = [size for finding in findings for size in finding.sizes]
+    assert len({size.span for size in sizes}) == len(sizes)  # no size belongs to two findings
+    assert set(sizes) <= set(find_sizes(text))
+    for finding in findings:
+        for mention in finding.mentions:
+            (start, end), (first, last) = mention.phrase, mention.sentence
+            assert 0 <= first <= start < end <= last <= len(text)
+        spans = [mention.phrase for mention in finding.mentions]
+        assert all(any(start <= size.span[0] and size.span[1] <= end for start, end in spans) for size in finding.sizes)
+    assert list(extract(text)) == list(findings)
+
+
+def test_loading_by_name() -> None:
+    extractor: Extractor = load_extractor("rules")
+    assert extractor.name == "rules"
+    assert [list(found) for found in extractor.extract([])] == []
+    with pytest.raises(ValueError, match="rules"):
+        load_extractor("rulez")
+
+
+def test_importing_is_light() -> None:
+    heavy = "{'spacy', 'torch', 'datasets', 'pandas', 'pyarrow', 'numpy'}"
+    code = f"import nlp, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
