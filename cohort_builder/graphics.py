@@ -7,7 +7,8 @@ are unmistakable and refuse the rest by name. Points are complex numbers, column
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from cohort_builder.arrows import one_stroke_arrow, put_heads_on
@@ -52,6 +53,7 @@ def classify(polylines: Sequence[Polyline], hints: Hints = _NO_HINTS) -> tuple[l
     """
     if len(polylines) > _MOST_STROKES:
         return [], [Refusal("many_strokes", tuple(sorted(p.number for p in polylines)))]
+    polylines, copies = _without_copies(polylines)
     segments, heads, shapes, refusals = _sorted_out(polylines)
     arrows, segments = put_heads_on(segments, heads)
     shapes += arrows
@@ -65,7 +67,26 @@ def classify(polylines: Sequence[Polyline], hints: Hints = _NO_HINTS) -> tuple[l
     pairs, lines, unclear = _pairs(_undecorated(segments, hints), hints)
     shapes += pairs + [Shape(AnnotationKind.LINE, line.ends, rule, line.members) for line, rule in lines]
     refusals += ruled + unclear
-    return sorted(shapes, key=lambda shape: shape.members), sorted(refusals, key=lambda refusal: refusal.members)
+    return (
+        sorted((replace(s, members=_and_copies(s.members, copies)) for s in shapes), key=lambda s: s.members),
+        sorted((replace(r, members=_and_copies(r.members, copies)) for r in refusals), key=lambda r: r.members),
+    )
+
+
+def _without_copies(polylines: Sequence[Polyline]) -> tuple[list[Polyline], dict[Number, list[Number]]]:
+    """Strokes drawn twice on one place (a line and its shadow) once, and the numbers of the others by the first."""
+    first: dict[tuple[complex, ...], Polyline] = {}
+    copies: dict[Number, list[Number]] = defaultdict(list)
+    for polyline in polylines:
+        one_way = tuple(complex(round(p.real, 2), round(p.imag, 2)) for p in polyline.points)
+        kept = first.setdefault(min(one_way, one_way[::-1], key=str), polyline)
+        if kept is not polyline:
+            copies[kept.number].append(polyline.number)
+    return list(first.values()), copies
+
+
+def _and_copies(members: tuple[Number, ...], copies: Mapping[Number, Sequence[Number]]) -> tuple[Number, ...]:
+    return tuple(sorted({*members, *(copy for number in members for copy in copies.get(number, ()))}))
 
 
 def _sorted_out(polylines: Sequence[Polyline]) -> tuple[list[Segment], list[Head], list[Shape], list[Refusal]]:

@@ -57,13 +57,16 @@ def create(path: Path | None, root: Path) -> sqlite3.Connection:
 
     """
     try:
+        if path is not None and not path.exists():
+            path.touch(mode=0o600)  # it names patients
         connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
         _require_ours(connection)
         if _version(connection) != _SCHEMA_VERSION or get_meta(connection, "root") != str(root):
             _make_empty(connection, root)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
+        what = error if isinstance(error, sqlite3.Error) else type(error).__name__
         raise PacsError(
-            f"the index file cannot be used ({error}); delete it or give another path: it is made again from the export"
+            f"the index file cannot be used ({what}); delete it or give another path: it is made again from the export"
         ) from error
     return connection
 

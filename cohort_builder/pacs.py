@@ -276,10 +276,8 @@ def _ignore(_n: int) -> None:
 
 def _update(connection: sqlite3.Connection, root: Path, own: Path | None, progress: Callable[[int], None]) -> int:
     """Bring ``files`` up to date with the tree under ``root``; returns the number of links passed over."""
-    known = {
-        name: (i, size, mtime)
-        for i, name, size, mtime in connection.execute("SELECT id, path, size, mtime_ns FROM files")
-    }
+    rows = connection.execute("SELECT id, path, kind, size, mtime_ns FROM files")
+    known = {name: (i, kind, size, mtime) for i, name, kind, size, mtime in rows}
     store.set_meta(connection, complete="0")
     links = pending = 0
     connection.execute("BEGIN")
@@ -290,7 +288,7 @@ def _update(connection: sqlite3.Connection, root: Path, own: Path | None, progre
         if own is not None and entry.path.parent == own.parent and entry.path.name.startswith(own.name):
             continue
         before = known.pop(entry.name, None)
-        if before is None or before[1:] != (entry.size, entry.mtime_ns):
+        if before is None or before[1] == store.BROKEN or before[2:] != (entry.size, entry.mtime_ns):
             _index_file(connection, entry)
             pending += 1
         progress(1)
@@ -298,7 +296,7 @@ def _update(connection: sqlite3.Connection, root: Path, own: Path | None, progre
             connection.execute("COMMIT")
             connection.execute("BEGIN")
             pending = 0
-    connection.executemany("DELETE FROM files WHERE id = ?", [(i,) for i, _, _ in known.values()])
+    connection.executemany("DELETE FROM files WHERE id = ?", [(i,) for i, *_ in known.values()])
     connection.execute("COMMIT")
     return links
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,26 +81,27 @@ def _native(ds: Dataset) -> NDArray[np.generic]:
 
 def _stored_values(
     raw: NDArray[np.generic], ds: Dataset, instance: Instance
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Values as stored in the Bits Stored below High Bit, sign extended, and where they are padding.
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_] | None]:
+    """Values as stored in the Bits Stored below High Bit, sign extended, and where they are padding (None: no padding).
 
-    Bits outside may hold an overlay. A padding value need not fit into Bits Stored, so it is looked for before and
-    after the mask.
+    They are wider than stored, since numpy 2 raises on uint16 + (-1024). Bits outside may hold an overlay. A padding
+    value need not fit into Bits Stored, so it is looked for before and after the mask.
     """
-    values = raw.astype(np.int64)  # numpy 2 raises on uint16 + (-1024)
+    values: NDArray[np.integer[Any]] = raw.astype(np.int64 if raw.dtype.itemsize > 2 else np.int32)
     allocated, stored = integer(ds, "BitsAllocated") or 16, integer(ds, "BitsStored") or 16
     shift = (integer(ds, "HighBit") or stored - 1) + 1 - stored
     signed = integer(ds, "PixelRepresentation") == 1
-    inner = (values >> shift) & ((1 << stored) - 1)
-    if signed:
-        inner = np.where(inner >= 1 << (stored - 1), inner - (1 << stored), inner)
-    padding = np.zeros(values.shape, dtype=np.bool_)
-    if instance.pixel_padding_value is not None:
-        limit = instance.pixel_padding_range_limit
-        ends = [instance.pixel_padding_value, instance.pixel_padding_value if limit is None else limit]
-        low, high = sorted(_as_stored(end, allocated, signed=signed) for end in ends)
-        padding = ((values >= low) & (values <= high)) | ((inner >= low) & (inner <= high))
-    return inner, padding
+    inner = values
+    if (shift, stored) != (0, allocated):
+        inner = (values >> shift) & ((1 << stored) - 1)
+        if signed:
+            inner = inner - ((inner >> (stored - 1)) << stored)
+    if instance.pixel_padding_value is None:
+        return inner, None
+    limit = instance.pixel_padding_range_limit
+    ends = [instance.pixel_padding_value, instance.pixel_padding_value if limit is None else limit]
+    low, high = sorted(_as_stored(end, allocated, signed=signed) for end in ends)
+    return inner, ((values >= low) & (values <= high)) | ((inner >= low) & (inner <= high))
 
 
 def _as_stored(value: int, bits: int, *, signed: bool) -> int:
@@ -109,14 +110,17 @@ def _as_stored(value: int, bits: int, *, signed: bool) -> int:
     return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
 
 
-def _to_hounsfield(stored: NDArray[np.int64], padding: NDArray[np.bool_], instance: Instance) -> NDArray[np.int16]:
+def _to_hounsfield(
+    stored: NDArray[np.integer[Any]], padding: NDArray[np.bool_] | None, instance: Instance
+) -> NDArray[np.int16]:
     slope, intercept = instance.rescale_slope, instance.rescale_intercept
     if slope is None or intercept is None:
         raise GeometryError("an image has no Rescale Slope and Intercept, so no Hounsfield units")
-    hounsfield = np.rint(stored * slope + intercept)
-    hounsfield[padding] = AIR_HU
-    np.maximum(hounsfield, AIR_HU, out=hounsfield)
+    exact = slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 20
+    hounsfield = stored + np.int64(intercept).astype(stored.dtype) if exact else np.rint(stored * slope + intercept)
+    if padding is not None:
+        hounsfield[padding] = AIR_HU
     if hounsfield.max(initial=AIR_HU) > np.iinfo(np.int16).max:
         raise GeometryError(f"an image reaches {hounsfield.max():.0f} HU, which does not fit into int16")
-    result: NDArray[np.int16] = hounsfield.astype(np.int16)
+    result: NDArray[np.int16] = np.maximum(hounsfield, AIR_HU).astype(np.int16)
     return result

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from nlp.graph import Graph, Relation
 from nlp.types import Assertion, Axis, Size, SizeKind, Span, Temporality
 
-# Weights of research on 85 hand-written sentences; a length goes to the best head if its score is above the floor.
+# Log-odds-like weights set by hand on written examples, not fitted; a length goes to the best head above the floor.
 _GRAPH_MEASURES = 4.0
 _NAMED_BY = 3.0
 _SAME_CLAUSE = 2.0
 _IN_WINDOW = 1.0
 _PER_WORD = -0.15
 _COMMA = -0.3
-_BEHIND = -1.5
+_LISTED = -1.5
+_UNRELATED = -5.0
 _HEAD_BETWEEN = -3.0
 _ABSENT = -2.0
 _FLOOR = -1.0
@@ -57,14 +57,18 @@ class Attached:
 
 
 def best_head(
-    text: str, graph: Graph, heads: Sequence[int], size: Size, reached: Mapping[int, int] = MappingProxyType({})
+    text: str, graph: Graph, heads: Sequence[int], size: Size, *, sizes: Sequence[Size], reached: Mapping[int, int]
 ) -> int | None:
     """The head among one sentence's that a length belongs to; None where none is likely or two are equally so.
 
-    ``reached`` says how far the lengths already given to a head reach: a list is counted from its last member.
+    ``sizes`` are all of the sentence's; ``reached`` says how far the lengths already given to a head reach: a list is
+    counted from its last member.
     """
     scored = sorted(
-        ((_score(text, graph, heads, head, size=size, reached=reached.get(head, 0)), head) for head in heads),
+        (
+            (_score(text, graph, heads, head, sizes=sizes, size=size, reached=reached.get(head, 0)), head)
+            for head in heads
+        ),
         reverse=True,
     )
     if not scored or scored[0][0] < _FLOOR:
@@ -97,11 +101,18 @@ def group_sizes(text: str, sizes: Sequence[Size]) -> list[Attached]:
     return [Attached(tuple(sorted(group, key=lambda size: size.span))) for group in groups]
 
 
-def _score(text: str, graph: Graph, heads: Sequence[int], head: int, *, size: Size, reached: int) -> float:
+def overlap(first: Span, second: Span) -> bool:
+    """Whether two half-open spans share a character."""
+    return first[0] < second[1] and second[0] < first[1]
+
+
+def _score(
+    text: str, graph: Graph, heads: Sequence[int], head: int, *, sizes: Sequence[Size], size: Size, reached: int
+) -> float:
     entity = graph.entities[head]
     follows = entity.span[0] >= size.span[1]
     between = (size.span[1], entity.span[0]) if follows else (max(entity.span[1], reached), size.span[0])
-    gap = text[slice(*between)]
+    gap = _without_lengths(text, between, sizes) if follows else text[slice(*between)]
     words, commas = len(gap.split()), gap.count(",")
     if len(heads) == 1 or _LARGEST_OF.search(gap):  # however far away, there is no other
         words, commas = min(words, _FAR), min(commas, _MANY)
@@ -111,17 +122,30 @@ def _score(text: str, graph: Graph, heads: Sequence[int], head: int, *, size: Si
     if words <= (_WORDS_AFTER if follows else _WORDS_BEFORE):
         score += _IN_WINDOW
     if follows:
-        score += _BEHIND if _NOT_A_NAME.search(_IN_DIMENSION.sub("", gap)) else _NAMED_BY
+        listed = size.temporality is Temporality.PRIOR  # "previously 9 mm, the nodule now measures 12 mm"
+        listed |= any(between[0] <= other.span[0] < between[1] for other in sizes)  # "5 and 7 mm nodules"
+        named = not _NOT_A_NAME.search(_IN_DIMENSION.sub("", gap))
+        score += _NAMED_BY if named else _LISTED if listed else _UNRELATED
     if entity.label.assertion is Assertion.ABSENT:
         score += _ABSENT
     if any(between[0] <= graph.entities[other].span[0] < between[1] for other in heads if other != head):
         score += _HEAD_BETWEEN
     if any(
-        graph.entities[member].label.is_measurement and _overlap(graph.entities[member].span, size.span)
+        graph.entities[member].label.is_measurement and overlap(graph.entities[member].span, size.span)
         for member in graph.closure(head)
     ):
         score += _GRAPH_MEASURES
     return score
+
+
+def _without_lengths(text: str, gap: Span, sizes: Sequence[Size]) -> str:
+    """The words of a gap without lengths and without what stands in brackets."""
+    words = list(text[slice(*gap)])
+    for size in sizes:
+        start, end = max(size.span[0], gap[0]), min(size.span[1], gap[1])
+        if start < end:
+            words[start - gap[0] : end - gap[0]] = " " * (end - start)
+    return re.sub(r"^[^()\[\]]*[)\]]|\([^()]*\)|\[[^\[\]]*\]", " ", "".join(words))
 
 
 def _described(graph: Graph, heads: Sequence[int], head: int) -> int:
@@ -136,7 +160,3 @@ def _is_other_axis(size: Size, group: Sequence[Size]) -> bool:
         return False
     known = {axis for other in group if other.temporality is Temporality.CURRENT for axis in other.axes}
     return size.axes[0] in _AXES_OF_ONE and size.axes[0] not in known
-
-
-def _overlap(first: Span, second: Span) -> bool:
-    return first[0] < second[1] and second[0] < first[1]

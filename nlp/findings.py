@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
-from nlp.attach import Attached, best_head, group_sizes
+from nlp.attach import Attached, best_head, group_sizes, overlap
 from nlp.graph import Graph, Relation
 from nlp.merge import merge_repeats
 from nlp.places import laterality_of, place_name
@@ -107,7 +107,7 @@ class _Builder:
                 yield from self._structure(size)
             elif size.kind in _ATTACHED_KINDS:
                 reached = {head: sizes[-1].span[1] for head, sizes in by_head.items() if sizes}
-                head = best_head(self._text, self._graph, self._heads, size, reached)
+                head = best_head(self._text, self._graph, self._heads, size, sizes=self._place.sizes, reached=reached)
                 (orphans if head is None else by_head[head]).append(size)
         for head, own in by_head.items():
             yield from self._of_head(head, group_sizes(self._text, own))
@@ -216,9 +216,7 @@ class _Builder:
             return ()
         anchors = sizes or [self._graph.entities[head].span for head in self._heads]
         return tuple(
-            reference
-            for reference in self._place.references
-            if _overlaps(_owner(anchors, reference.span) or span, span)
+            reference for reference in self._place.references if overlap(_owner(anchors, reference.span) or span, span)
         )
 
     def _finding(
@@ -320,13 +318,12 @@ class _Builder:
         here = self._within(*self._place.sentence)
         entities = self._graph.entities
         places = here or self._places_of(head)
-        start = self._place.sentence[0]
         references = self._references(attached, attached.span)
         ends = [*(entities[index].span[1] for index in here), *(reference.span[1] for reference in references)]
         return self._make(
             observation=entities[head].term,
             assertion=entities[head].label.assertion,
-            phrase=(start, max([attached.span[1], *ends])),
+            phrase=(self._place.sentence[0], max([attached.span[1], *ends])),
             terms=[entities[index].term for index in places],
             side=laterality_of([entities[index].term for index in places], [self._free_words(*self._place.sentence)]),
             sizes=attached.sizes,
@@ -384,10 +381,6 @@ def _owner(anchors: Sequence[Span], reference: Span) -> Span | None:
     if before:
         return max(before, key=lambda anchor: anchor[1])
     return min(anchors, key=lambda anchor: _distance(anchor, reference), default=None)
-
-
-def _overlaps(first: Span, second: Span) -> bool:
-    return first[0] < second[1] and second[0] < first[1]
 
 
 def _distance(first: Span, second: Span) -> int:

@@ -13,7 +13,9 @@ _GENERIC = frozenset(
 )
 _DEFINITE = re.compile(r"\b(?:the|this|that|said)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
 _PRONOUN = re.compile(
-    r"\W*(?:however\W+)?(?:it|this|that|these|they|its|their|measur\w+|the|previously|now|currently)\b", re.IGNORECASE
+    r"\W*(?:however\W+)?(?:it|this|that|these|they|its|their|measur\w+|size|largest|"
+    r"the\s+(?:size|diameter|dimensions?|largest|short|long)|previously|now|currently)\b",
+    re.IGNORECASE,
 )
 _NEIGHBOUR = 400  # characters that "the nodule" may stand behind its nodule
 _SECTION = "impression"
@@ -59,7 +61,9 @@ def _continues(text: str, earlier: Finding, later: Finding) -> bool:
     if before.section != after.section or before.sentence == after.sentence or not 0 <= gap < _NEIGHBOUR:
         return False
     lead = text[after.sentence[0] : after.phrase[0]]
-    return bool(_DEFINITE.search(lead) or _PRONOUN.match(text[after.sentence[0] : after.sentence[1]]))
+    if not lead:  # the builder has resolved a pronoun
+        return bool(_PRONOUN.match(text[slice(*after.sentence)]))
+    return later.anatomy is None and bool(_DEFINITE.search(lead))
 
 
 def _agree(earlier: Finding, later: Finding) -> bool:

@@ -28,6 +28,7 @@ MASK_TO_LINE = (1.14, 1.22)
 """Longest diameter of the true mask over the radiologist's line: range of the means on 153 DeepLesion lesions."""
 
 _SLICE_ODDS = (0.6, 0.25, 0.15)
+_NEAR_LONGEST = 0.75  # nobody measures a lesion on a slice that only grazes it, as one in three of a small one does
 
 
 def simulate_prompt(
@@ -104,7 +105,7 @@ def draw_bidimensional(mask: BoolArray, rng: np.random.Generator, *, spacing_mm:
 
 
 def draw_arrow(mask: BoolArray, rng: np.random.Generator, *, spacing_mm: Sequence[float]) -> Arrow:
-    """Draw an arrow by section 2.2 on one of the three largest slices.
+    """Draw an arrow by section 2.2 on one of the three largest slices, where the lesion is near its largest.
 
     Raises
     ------
@@ -112,12 +113,15 @@ def draw_arrow(mask: BoolArray, rng: np.random.Generator, *, spacing_mm: Sequenc
         If the mask is empty.
 
     """
-    index, section = _pick_slice(mask, rng, training=False)
+    index, section = _pick_slice(mask, rng, training=False, least_share=0.5)
     scale = _scale(spacing_mm)
     return _arrow(index, section, _edge(section) * scale, rng, scale)
 
 
-def _pick_slice(mask: BoolArray, rng: np.random.Generator, *, training: bool) -> tuple[int, BoolArray]:
+def _pick_slice(
+    mask: BoolArray, rng: np.random.Generator, *, training: bool, least_share: float = 0.0
+) -> tuple[int, BoolArray]:
+    """Choose by area (training) or among the three largest that reach ``least_share`` of the largest area."""
     sections = mask[None] if mask.ndim == 2 else mask
     areas = sections.sum(axis=(1, 2)).astype(np.float64)
     if areas.max(initial=0) == 0:
@@ -126,7 +130,7 @@ def _pick_slice(mask: BoolArray, rng: np.random.Generator, *, training: bool) ->
         index = int(rng.choice(len(areas), p=areas / areas.sum()))
     else:
         largest = np.argsort(-areas, kind="stable")[:3]
-        index = int(rng.choice(largest[areas[largest] > 0]))
+        index = int(rng.choice(largest[areas[largest] > least_share * areas.max()]))
     return index, sections[index]
 
 
@@ -196,7 +200,7 @@ def _drawn_axis(
     if lengths.max(initial=0) == 0:
         raise SegmentationError("an empty mask has no prompt")
     longest = np.argsort(-lengths, kind="stable")[:3]
-    longest = longest[lengths[longest] > 0]
+    longest = longest[lengths[longest] >= _NEAR_LONGEST * lengths.max()]
     odds = np.array(_SLICE_ODDS[: len(longest)])
     index = int(rng.choice(longest, p=odds / odds.sum()))
     scale = _scale(spacing_mm)

@@ -156,6 +156,13 @@ def test_a_small_second_diameter_with_its_value_is_no_tick():
     assert (found.kind, found.stated_mm) == (LINE, (28.0,))
 
 
+def test_a_shadow_is_not_a_second_stroke():
+    pair = bidimensional(((10, 10), (30, 10)), ((20, 4), (20, 16)))
+    strokes = arrow((5, 50), (40, 30))
+    annotations, reasons = drawn(*pair, *pair, *strokes, line((40, 30), (5, 50)), strokes[1])
+    assert ([a.kind for a in annotations], reasons) == ([PAIR, ARROW], [])
+
+
 def test_several_annotations_in_one_object_stay_apart():
     annotations, skips = read(
         on(CT[0], line((10, 10), (30, 10))),

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_the_builders_make_valid_objects(export):
         export / "ü" / "pr" / "IM0000",
     ):
         out = subprocess.run(
-            [shutil.which("dciodvfy") or ".venv/bin/dciodvfy", path], capture_output=True, text=True, check=False
+            [Path(sys.executable).with_name("dciodvfy"), path], capture_output=True, text=True, check=False
         )
         assert "Error" not in out.stderr + out.stdout, out.stderr
 
@@ -315,6 +316,24 @@ def test_interrupted_it_continues(export, tmp_path, monkeypatch, after):
     with pytest.raises(PacsError, match="not complete"):
         open_index(where)
     assert snapshot(index_export(export, where)) == snapshot(index_export(export))
+
+
+def test_killed_it_continues(export, tmp_path):
+    where = tmp_path / "index.sqlite"
+    code = (
+        "import os, sys; from cohort_builder import pacs; pacs._BATCH = 2; left = [6]\n"
+        "def die(n):\n    left[0] -= n\n    left[0] or os.kill(os.getpid(), 9)\n"
+        "pacs.index_export(sys.argv[1], sys.argv[2], progress=die)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(export), str(where)], check=False)
+    assert done.returncode == -9
+    assert where.exists()
+    assert snapshot(index_export(export, where)) == snapshot(index_export(export))
+
+
+def test_the_index_file_is_private(export, tmp_path):
+    index_export(export, tmp_path / "index.sqlite")
+    assert (tmp_path / "index.sqlite").stat().st_mode & 0o077 == 0
 
 
 def test_an_index_in_a_file_pickles(export, tmp_path):

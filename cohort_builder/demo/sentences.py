@@ -1,7 +1,7 @@
 """The sentences that reports are made of.
 
 Placeholders of a fact: ``{size}``, ``{a_size}`` (with its article), ``{obs}``, ``{a_obs}``, ``{place}`` (with its
-article if it has one), ``{bare_place}``; ``{ref}``, ``{prior}``, ``{verdict}``: empty, or with the space or comma before
+article if any), ``{bare_place}``; ``{ref}``, ``{prior}``, ``{verdict}``: empty, or with the space or comma before
 it. A name that starts with a capital starts its sentence.
 """
 

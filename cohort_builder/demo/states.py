@@ -224,6 +224,7 @@ def _state(
         content_creator_name=doctor.dicom_name,
     )
     state.SpecificCharacterSet = images[0].SpecificCharacterSet
+    del state.ContributingEquipmentSequence  # names the library and the time of this run
     for prefix in ("PresentationCreation", "InstanceCreation", "Content", "Series"):
         if prefix in {"PresentationCreation", "InstanceCreation"} or f"{prefix}Date" in state:
             setattr(state, f"{prefix}Date", f"{created:%Y%m%d}")
