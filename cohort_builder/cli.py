@@ -24,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "run"):
         parser.print_help(sys.stderr)
         return 2
-    logging.basicConfig(
-        level=logging.WARNING if options.quiet else logging.INFO, format="%(message)s", stream=sys.stderr
-    )
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(logging.WARNING if options.quiet else logging.INFO)  # the log of the run keeps everything
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     for noisy in ("datasets", "matplotlib", "pydicom", "highdicom", "filelock", "PIL", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from exports.types import ExportError

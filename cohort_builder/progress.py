@@ -16,11 +16,12 @@ _QUIET_SECONDS = 15.0  # a stage in a log says something at least this often
 class Stage:
     """A running stage: ``advance`` counts items. Made by ``Progress.stage``."""
 
-    def __init__(self, name: str, total: int | None, *, unit: str, terminal: bool) -> None:
+    def __init__(self, name: str, total: int | None, *, unit: str, show: bool) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, 0
+        self._show = show
         self._last_tenth, self._last_said = 0, monotonic()
         self._bar = None
-        if terminal:
+        if show and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=name, unit=unit, dynamic_ncols=True)
@@ -35,7 +36,13 @@ class Stage:
         if tenth > self._last_tenth or monotonic() - self._last_said > _QUIET_SECONDS:
             self._last_tenth, self._last_said = tenth, monotonic()
             of = f" of {self.total}" if self.total else ""
-            logger.info("%s: %d%s %s", self.name, self.done, of, self.unit)
+            self._say(f"{self.name}: {self.done}{of} {self.unit}")
+
+    def _say(self, line: str) -> None:
+        """Log; where nobody has set up logging (a script under nohup), say it on the standard error as well."""
+        logger.info(line)
+        if self._show and not logging.getLogger().handlers:
+            sys.stderr.write(f"{line}\n")
 
     def close(self) -> None:
         """End the bar."""
@@ -54,7 +61,7 @@ class Progress:
     def stage(self, name: str, total: int | None = None, *, unit: str = "items") -> Iterator[Stage]:
         """Open a stage; its wall time lands in ``seconds``."""
         start = monotonic()
-        stage = Stage(name, total, unit=unit, terminal=self.show and sys.stderr.isatty())
+        stage = Stage(name, total, unit=unit, show=self.show)
         try:
             yield stage
         finally:

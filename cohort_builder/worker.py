@@ -247,17 +247,22 @@ class _ShardRun:
             self.private["offsets"].append({"report_id": offsets, "offsets": read.offsets.as_lists()})
             for link in read.links:
                 self._count(f"links_{link.decision.value}")
-                self.private["links"].append(self._private_link(case, read, link))
+                self.private["links"].append(self._private_link(case, link, read))
+        answered = {link.lesion_id for read in case.reports for link in read.links}
+        for lesion in case.lesions:
+            if lesion.lesion_id not in answered:  # no report speaks of its study
+                alone = Link(None, lesion.lesion_id, Decision.UNMATCHED, 0.0)
+                self.private["links"].append(self._private_link(case, alone, None))
         self._count("patients")
         self._count("lesions", len(case.lesions))
 
-    def _private_link(self, case: PatientCase, read: ReadReport, link: Link) -> Mapping[str, Any]:
+    def _private_link(self, case: PatientCase, link: Link, read: ReadReport | None) -> Mapping[str, Any]:
         """One line of private/links.jsonl: the decision in terms of the original report and presentation states."""
         p = self.pseudonyms
         row: dict[str, Any] = {
             "finding_id": None,
             "lesion_id": None,
-            "report_id": read.report.report_id,
+            "report_id": None,
             "start": None,
             "end": None,
             "values_mm": [],
@@ -266,11 +271,13 @@ class _ShardRun:
             "probability": link.probability,
             "evidence": dict(link.evidence),
         }
-        for finding in read.findings:
-            if finding.finding_id == link.finding_id:
-                row["finding_id"] = p.pseudonym("finding", finding.finding_id)
-                row["start"], row["end"] = read.offsets.to_original(finding.mentions[0].phrase)
-                row["values_mm"] = [list(size.values_mm) for size in finding.sizes]
+        if read is not None:
+            row["report_id"] = read.report.report_id
+            for finding in read.findings:
+                if finding.finding_id == link.finding_id:
+                    row["finding_id"] = p.pseudonym("finding", finding.finding_id)
+                    row["start"], row["end"] = read.offsets.to_original(finding.mentions[0].phrase)
+                    row["values_mm"] = [list(size.values_mm) for size in finding.sizes]
         for lesion in case.lesions:
             if lesion.lesion_id == link.lesion_id:
                 row["lesion_id"] = p.pseudonym("lesion", lesion.lesion_id)

@@ -265,7 +265,9 @@ def _quoted(row: Mapping[str, Any], width: int, lines: int) -> str:
     phrase = row.get("phrase")
     if not phrase:
         return "(drawn, not mentioned in a report)"
-    return textwrap.fill(f"“{' '.join(phrase.split())}”", width, max_lines=lines, placeholder=" …”")
+    capitals = sum(letter.isupper() for letter in phrase) / len(phrase)
+    room = int(width / (1 + 0.45 * capitals))  # reports dictated in capitals are that much wider
+    return textwrap.fill(f"“{' '.join(phrase.split())}”", room, max_lines=lines, placeholder=" …”")
 
 
 def _facts(scene: Scene) -> str:

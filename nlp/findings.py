@@ -10,7 +10,7 @@ from typing import Protocol
 
 from nlp.attach import Attached, best_head, group_sizes, overlap
 from nlp.graph import Graph, Relation
-from nlp.merge import merge_repeats
+from nlp.merge import merge_repeats, named
 from nlp.places import laterality_of, place_name
 from nlp.sections import split_sections, split_sentences
 from nlp.types import (
@@ -84,7 +84,9 @@ def build_findings(
         found = list(builder.findings(before))
         findings += found
         before = builder.antecedent(before)
-    return _with_ids(merge_repeats(report.text, sorted(findings, key=lambda finding: finding.mentions[0].phrase)))
+    return _named(
+        report.text, merge_repeats(report.text, sorted(findings, key=lambda finding: finding.mentions[0].phrase))
+    )
 
 
 class _Builder:
@@ -385,15 +387,3 @@ def _owner(anchors: Sequence[Span], reference: Span) -> Span | None:
 
 def _distance(first: Span, second: Span) -> int:
     return max(0, second[0] - first[1], first[0] - second[1])
-
-
-def _with_ids(findings: Sequence[Finding]) -> list[Finding]:
-    used: dict[str, int] = {}
-    named = []
-    for finding in findings:
-        start, end = finding.mentions[0].phrase
-        identity = f"{finding.report_id}#{start}-{end}"
-        used[identity] = used.get(identity, 0) + 1
-        suffix = f".{used[identity]}" if used[identity] > 1 else ""
-        named.append(replace(finding, finding_id=identity + suffix))
-    return named

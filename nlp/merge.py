@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nlp.places import lead_in
 from nlp.types import Assertion, Finding, Size, Temporality
 
 _GENERIC = frozenset(
@@ -102,3 +103,20 @@ def _merged(earlier: Finding, later: Finding) -> Finding:
         laterality=earlier.laterality or later.laterality,
         image_references=first.image_references or second.image_references,
     )
+
+
+def named(text: str, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with phrases as they were dictated, and the id that goes with them."""
+    used: dict[str, int] = {}
+    named = []
+    for finding in findings:
+        mentions = tuple(
+            replace(mention, phrase=(lead_in(text, mention.phrase[0], mention.sentence[0]), mention.phrase[1]))
+            for mention in finding.mentions
+        )
+        start, end = mentions[0].phrase
+        identity = f"{finding.report_id}#{start}-{end}"
+        used[identity] = used.get(identity, 0) + 1
+        suffix = f".{used[identity]}" if used[identity] > 1 else ""
+        named.append(replace(finding, mentions=mentions, finding_id=identity + suffix))
+    return named

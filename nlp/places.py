@@ -66,3 +66,16 @@ def _rank(term: str) -> int:
     if _LOBE.search(term):
         return 1
     return 2 if _PART.search(term) else 0
+
+
+_LEVEL = r"[TLCS]\d{1,2}(?:[-/][TLCS]?\d{1,2})?\s+"
+_LEAD_IN = re.compile(rf"\b(?:(?:in|within|at)\s+(?:the\s+)?(?:{_LEVEL})?|{_LEVEL}|previously\s+)$", re.IGNORECASE)
+
+
+def lead_in(text: str, start: int, floor: int) -> int:
+    """Move the ``start`` of a phrase left over the little words before it, so that it reads as it was dictated.
+
+    "In the T7" before "vertebral body there is ...", "previously" before "8 mm"; not beyond ``floor``.
+    """
+    match = _LEAD_IN.search(text, floor, start)
+    return match.start() if match else start

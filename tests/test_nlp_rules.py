@@ -368,3 +368,17 @@ def test_importing_is_light() -> None:
     heavy = "{'spacy', 'torch', 'datasets', 'pandas', 'pyarrow', 'numpy'}"
     code = f"import nlp, sys; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "In the T7 vertebral body there is an osteoblastic lesion measuring 11 mm",
+        "In the right upper lobe there is a nodule measuring 12 mm",
+        "Previously 8 mm, the nodule in the left upper lobe now measures 9 mm",
+    ],
+)
+def test_a_phrase_keeps_the_words_that_lead_into_it(phrase: str) -> None:
+    text = f"No effusion. {phrase}. End."
+    (finding,) = [f for f in extract(text) if f.sizes]
+    assert phrases(text, finding) == [phrase]
