@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -84,7 +84,7 @@ def build_findings(
         found = list(builder.findings(before))
         findings += found
         before = builder.antecedent(before)
-    return _named(
+    return named(
         report.text, merge_repeats(report.text, sorted(findings, key=lambda finding: finding.mentions[0].phrase))
     )
 

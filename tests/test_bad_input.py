@@ -173,3 +173,126 @@ LESION_REASONS = {
     "no_regular_stack", "volume_unreadable", "unsupported_prompt", "bad_prompt", "numerical", "no_answer", "engine_failed",
     "invalid_mask", "mask_not_believable",
 }  # fmt: skip
+
+
+# ---- one hospital in which one thing is wrong with each patient -------------------------------------------------------
+
+
+def _breaks(hospital: Hospital) -> None:
+    """Every case of the table in ``EXPECTED``."""
+    hospital.patient("good")
+    _broken_reports(hospital)
+    _broken_files(hospital)
+    _broken_series(hospital)
+    _broken_drawings(hospital)
+    hospital.write_reports()
+
+
+def _broken_reports(hospital: Hospital) -> None:
+    hospital.patient("no_report")
+    hospital.rows.pop()
+    hospital.report("nobody", accession_number="ACX99999")
+    hospital.report("no_key")
+    ct = hospital.patient("two_reports")
+    hospital.report("two_reports", report_id="BEF-addendum-00018", text="IMPRESSION: 8 mm nodule, series 2, image 5.")
+    first, second = hospital.study("two_studies"), replace(hospital.study("half"), date="20230417")
+    second = replace(second, patient=first.patient)
+    hospital.know(second)
+    for number, study in ((2, first), (3, second)):
+        ct = chest(study, number=number)
+        hospital.put(f"two_studies/{number}", [*ct, gsps([drawn(ct[SLICE])])])
+    both = "FINDINGS:\nAn 8 mm nodule (series 2, image 5). Another nodule of 8 mm (series 3, image 5).\n"
+    numbers = f"{first.accession_number};{second.accession_number}"
+    hospital.report("two_studies", text=both, accession_number=numbers)
+    for case, accession in (("zeros", "000731"), ("fewer_zeros", "0731")):
+        study = replace(hospital.study(case), accession_number=accession)
+        hospital.studies[case] = study
+        ct = chest(study)
+        hospital.put(case, [*ct, gsps([drawn(ct[SLICE])])])
+        hospital.report(case)
+        hospital.know(study)
+    hospital.patient("anonymous")
+    study = hospital.study("no_patient_id", patient_id="")
+    ct = chest(study)
+    hospital.put("no_patient_id", [*ct, gsps([drawn(ct[SLICE])])])
+    hospital.report("no_patient_id")
+    strange = "Bef\u2028und\u0085 Ωμέγα \U0001f3e5 " + "ä" * 500
+    study = hospital.study("strange", name="Ğüneşoğlu^Şükrîye", patient_id="ÄÖ/Ü\u2028-00091")
+    ct = chest(study)
+    hospital.put("strange/Ğüneşoğlu \u2028 Şükrîye", [*ct, gsps([drawn(ct[SLICE])])])
+    hospital.report("strange", report_id=strange)
+
+
+def _broken_files(hospital: Hospital) -> None:
+    study = hospital.study("ct_absent")
+    hospital.put("ct_absent", [gsps([drawn(chest(study)[SLICE])])])
+    hospital.report("ct_absent")
+    hospital.patient("truncated_slice")
+    truncate(sorted((hospital.export / "truncated_slice" / "ct").iterdir())[8])
+    hospital.patient("truncated_drawing")
+    truncate(hospital.export / "truncated_drawing" / "pr" / "IM0000")
+    hospital.patient("cut_sequence")
+    path = hospital.export / "cut_sequence" / "pr" / "IM0000"
+    path.write_bytes(path.read_bytes()[:-40])
+    hospital.patient("copies")
+    shutil.copytree(hospital.export / "copies", hospital.export / "copies of copies")
+    study = hospital.study("codec")
+    ct = chest(study)
+    pr = gsps([drawn(ct[SLICE])])
+    for ds in ct:
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG2: nobody decodes it as a CT
+        ds.PixelData = encapsulate([b"\0" * 100])
+        ds["PixelData"].VR = "OB"
+    hospital.put("codec", [*ct, pr])
+    hospital.report("codec")
+    (hospital.export / "codec" / "notes.txt").write_text("not DICOM")
+    (hospital.export / os.fsdecode(b"Qu\xf6rrax")).write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 100)
+    hospital.needles.add("Quörrax")
+
+
+def _broken_series(hospital: Hospital) -> None:
+    study = hospital.study("one_slice")
+    ct = chest(study)
+    hospital.put("one_slice", [ct[SLICE], gsps([drawn(ct[SLICE])])])
+    hospital.report("one_slice")
+    for case, gap in (("far_gap", 8), ("near_gap", SLICE + 1)):
+        study = hospital.study(case)
+        ct = chest(study, 12)
+        hospital.put(case, [*(ds for i, ds in enumerate(ct) if i != gap), gsps([drawn(ct[SLICE])])])
+        hospital.report(case)
+    study = hospital.study("two_phases")
+    phases = [chest(study, acquisition_number=number) for number in (1, 2)]
+    hospital.put("two_phases", [*phases[0], *phases[1], gsps([drawn(phases[1][SLICE])])])
+    hospital.report("two_phases")
+    study = hospital.study("tilted")
+    ct = chest(study, positions=[(-22.0, -25.0 + 0.6 * i, 40.0 + 2.5 * i) for i in range(10)])
+    hospital.put("tilted", [*ct, gsps([drawn(ct[SLICE])])])
+    hospital.report("tilted")
+    study = hospital.study("on_localizer")
+    ct, scout = chest(study), localizer(study)
+    hospital.put("on_localizer", [*ct, scout, gsps([drawn(scout, start=(10, 10), end=(30, 20))])])
+    hospital.report("on_localizer")
+
+
+def _broken_drawings(hospital: Hospital) -> None:
+    for case, options in {
+        "outside": {"end": (90.0, 32.5)},
+        "slightly_off": {"said": "9.2 mm"},
+        "grossly_off": {"said": "25 mm"},
+    }.items():
+        study = hospital.study(case)
+        ct = chest(study)
+        hospital.put(case, [*ct, gsps([drawn(ct[SLICE], **options)])])
+        hospital.report(case)
+    study = hospital.study("nan")
+    ct = chest(study)
+    pr = gsps([drawn(ct[SLICE]), drawn(ct[SLICE], start=(5.0, 5.0), end=(15.0, 5.0))])
+    pr.GraphicAnnotationSequence[1].GraphicObjectSequence[0].GraphicData = [5.0, float("nan"), 15.0, 5.0]
+    hospital.put("nan", [*ct, pr])
+    hospital.report("nan")
+    one, other = hospital.study("mixed_up"), hospital.study("mixed_up_too")
+    cts = [chest(study) for study in (one, other)]
+    hospital.put("mixed_up", [*cts[0], gsps([drawn(cts[0][SLICE]), drawn(cts[0][1]), drawn(cts[1][SLICE])])])
+    hospital.put("mixed_up_too", cts[1])
+    hospital.report("mixed_up")
+    hospital.report("mixed_up_too")
