@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
-import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,11 +18,14 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from cohort_builder.bookkeeping import identity, stamp, versions, write_atomically, write_lines
 from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
+from cohort_builder.engines import require_engines, require_sendable
 from cohort_builder.errors import CohortError, ConfigError, TooManySkips
 from cohort_builder.executors import load_executor
 from cohort_builder.pacs import index_export
+from cohort_builder.pixels import installed_decoders
 from cohort_builder.privacy import Key, Pseudonyms, load_key
 from cohort_builder.progress import Progress
 from cohort_builder.scope import Scope, scope_reports
@@ -33,8 +35,10 @@ from cohort_builder.worker import ShardTask, build_shard, private_skip, public_s
 from exports.assembly import assemble
 from exports.card import CardInfo
 from exports.types import ExportError
+from nlp import EXTRACTORS
 from nlp.reports import read_reports
 from nlp.types import Report, ReportError
+from segmentation import ENGINES
 
 if TYPE_CHECKING:
     from cohort_builder.pacs import Index
@@ -96,11 +100,18 @@ def build_cohort(
         The dataset could not be written whole.
 
     """
-    run = _Run(Path(out), config or BuildConfig(), load_key(key), Progress(show=progress))
+    run = _Run(Path(out), config or BuildConfig(), load_key(key, outside=out), Progress(show=progress))
+    require_engines(
+        extractor or run.config.extractor,
+        segmenter or run.config.engine,
+        None if weights is None else str(weights),
+        device,
+    )
     with run.exclusively():
+        rows = run.open_reports(reports)
         index = run.index(pacs_export)
         try:
-            scoped = run.read_reports(reports, index)
+            scoped = run.read_reports(rows, index)
             plans = run.plan(index, scoped, extractor=extractor, segmenter=segmenter, weights=weights)
             run.build_shards(plans, scoped, extractor=extractor, segmenter=segmenter, weights=weights, device=device)
         finally:
@@ -121,10 +132,19 @@ class _Run:
         self.pseudonyms = Pseudonyms(key)
         self.software = f"cohort-builder {metadata.version('cohort-builder')}"
         self.skips: list[Skip] = []
+        self.shard_skips: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self._started = monotonic()
 
     # ---- stages ------------------------------------------------------------------------------------------------
+
+    def open_reports(self, source: Any) -> Iterator[Report]:
+        """Look at the table before the export is read: a missing column must not cost an hour of indexing."""
+
+        def on_error(error: ReportError, row: int) -> None:
+            self.skips.append(Skip("reports", f"row {row}", "report_unusable", str(error), failure=True))
+
+        return read_reports(source, on_error=on_error)
 
     def index(self, pacs_export: str | Path) -> Index:
         """Read the headers of the export; only new or changed files are read again."""
@@ -135,22 +155,19 @@ class _Run:
         self._refuse_too_many("index", sum(skip.failure for skip in index.skips), stage.done)
         return index
 
-    def read_reports(self, source: Any, index: Index) -> ScopedReports:
+    def read_reports(self, rows: Iterable[Report], index: Index) -> ScopedReports:
         """Read the reports and find for each the studies it speaks of."""
-        bad: list[Skip] = []
-
-        def on_error(error: ReportError, row: int) -> None:
-            bad.append(Skip("reports", f"row {row}", "report_unusable", str(error), failure=True))
-
+        before = len(self.skips)
         with self.progress.stage("reports", unit="reports") as stage:
             reports: list[Report] = []
-            for report in read_reports(source, on_error=on_error):
+            for report in rows:
                 reports.append(report)
                 stage.advance()
             scopes, unscoped = scope_reports(reports, index)
         self.counts.update(reports_read=len(reports), reports_scoped=len(scopes))
-        self._refuse_too_many("reports", len(bad), len(bad) + len(reports))
-        self.skips += [*bad, *unscoped, *_studies_without_report(index, scopes)]
+        bad = len(self.skips) - before
+        self._refuse_too_many("reports", bad, bad + len(reports))
+        self.skips += [*unscoped, *_studies_without_report(index, scopes)]
         by_id = {report.report_id: report for report in reports}
         scoped: dict[str, tuple[tuple[Report, Scope], ...]] = {}
         for scope in scopes:
@@ -176,15 +193,18 @@ class _Run:
             if drawn or patient_key in scoped:
                 instances = [i for s in index.studies_of(patient_key) for i in _instances(index, s.study_instance_uid)]
                 megabytes[patient_key] = sum((i.rows or 0) * (i.columns or 0) * 2e-6 for i in instances)
-                files = [_stamp(path) for path in (*drawn, *(i.path for i in instances))]
-                signatures[patient_key] = signature([sorted(files), scoped.get(patient_key, ())])
+                files = [stamp(path) for path in (*drawn, *(i.path for i in instances))]
+                names = sorted({name for s in index.studies_of(patient_key) for name in s.identifiers})
+                signatures[patient_key] = signature([sorted(files), names, scoped.get(patient_key, ())])
         self.counts.update(patients_planned=len(megabytes))
         content = {
             "software": self.software,
             "config": self.config.what_is_published(),
-            "extractor": _name(extractor) or self.config.extractor,
-            "segmenter": _name(segmenter) or self.config.engine,
-            "weights": None if weights is None else _stamp(Path(weights)),
+            "versions": versions(),
+            "extractor": identity(extractor or self.config.extractor, EXTRACTORS),
+            "segmenter": identity(segmenter or self.config.engine, ENGINES),
+            "weights": None if weights is None else stamp(Path(weights)),
+            "decoders": installed_decoders(),
             "key": self.pseudonyms.pseudonym("key", "fingerprint"),
         }
         return plan_shards(megabytes, signatures, self.pseudonyms, shard_mb=self.config.shard_mb, content=content)
@@ -205,6 +225,7 @@ class _Run:
         todo = [plan for plan in plans if not is_done(self.shards_dir, plan)]
         if len(todo) < len(plans):
             logger.info("%d of %d shards are already built", len(plans) - len(todo), len(plans))
+        require_sendable(extractor, segmenter, self.config.workers)
         tasks = [
             ShardTask(
                 plan=plan,
@@ -230,23 +251,25 @@ class _Run:
         for plan in plans:
             marker = json.loads((self.shards_dir / plan.name / "done.json").read_text())
             self.counts.update(marker["counts"])
-        self._refuse_too_many("lesions", self.counts["failures"], self.counts["lesions"] + self.counts["failures"])
-        skips = [private_skip(skip, self.pseudonyms) for skip in self.skips]
-        skips += read_lines(self.shards_dir, plans, "skips.jsonl")
-        _write_lines(self.private / "skips.jsonl", skips)
+        self.shard_skips = read_lines(self.shards_dir, plans, "skips.jsonl")
+        skips = self._write_skips()
+        self._refuse_too_many_lost()
         for name in ("links", "crosswalk", "offsets"):
-            _write_lines(self.private / f"{name}.jsonl", read_lines(self.shards_dir, plans, f"{name}.jsonl"))
+            write_lines(self.private / f"{name}.jsonl", read_lines(self.shards_dir, plans, f"{name}.jsonl"))
         with self.progress.stage("dataset", 1, unit="datasets"):
             assemble(
                 [self.shards_dir / plan.name for plan in plans],
                 self.out / "dataset",
                 card=self._card(),
-                skipped=[public_skip(row) for row in skips],
+                # Sorted by keyed ids: the order of files and reports would tell the order of days and names.
+                skipped=sorted(map(public_skip, skips), key=lambda row: (row["stage"], row["reason"], row["item"])),
             )
         cohort = open_cohort(self.out)
         n_pictures = min(self.config.pictures, len(cohort))
         with self.progress.stage("pictures", n_pictures, unit="pictures") as stage:
             cohort.draw(n_pictures, on_each=stage.advance)
+        if not self.counts["findings"]:
+            logger.warning("no finding was grounded; cohort.skipped, and the outcomes in `reports`, say why")
         self._write_run("complete", skips)
         return open_cohort(self.out)
 
@@ -266,7 +289,7 @@ class _Run:
         from filelock import FileLock, Timeout
 
         self._make_folders()
-        lock = FileLock(self.private / "lock", timeout=0)
+        lock = FileLock(self.private / "lock", timeout=0, mode=0o600)
         try:
             lock.acquire()
         except Timeout as error:
@@ -278,6 +301,7 @@ class _Run:
         logger.addHandler(handler)
         level = logger.level
         logger.setLevel(logging.INFO)
+        self._write_run("running", ())  # what a killed run leaves: not the "complete" of the run before
         try:
             if self.key.created:
                 logger.warning(
@@ -286,7 +310,17 @@ class _Run:
             yield
         except (CohortError, ReportError, ExportError) as error:
             logger.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - the message is the whole story
-            self._write_run(f"failed: {type(error).__name__}", ())
+            self._write_run(f"failed: {type(error).__name__}", self._write_skips())
+            raise
+        except KeyboardInterrupt:
+            self._write_run("stopped", self._write_skips())
+            raise
+        except Exception as error:
+            # Nobody foresaw this one: its message may quote a path or a value.
+            kind = type(error).__name__
+            write_atomically(self.private / "error.txt", traceback.format_exc(), mode=0o600)
+            logger.error("the run ended with an unexpected %s; private/error.txt says where", kind)  # noqa: TRY400
+            self._write_run(f"failed: {kind}", self._write_skips())
             raise
         finally:
             logger.removeHandler(handler)
@@ -297,13 +331,18 @@ class _Run:
     def _make_folders(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError("out= is a file; give a folder to build in")
-        self.out.mkdir(parents=True, exist_ok=True)
-        if not self.private.exists() and any(self.out.iterdir()):
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            if not self.private.exists() and any(self.out.iterdir()):
+                raise ConfigError(
+                    "out= is a folder with other things in it; give an empty or new folder, or an earlier cohort"
+                )
+            self.private.mkdir(mode=0o700, exist_ok=True)
+            self.private.chmod(0o700)
+        except OSError as error:
             raise ConfigError(
-                "out= is a folder with other things in it; give an empty or new folder, or an earlier cohort"
-            )
-        self.private.mkdir(mode=0o700, exist_ok=True)
-        self.private.chmod(0o700)
+                f"out= cannot be made or written to ({type(error).__name__}); give a folder of your own"
+            ) from error
 
     def _refuse_too_many(self, stage: str, failed: int, of: int) -> None:
         if failed > self.config.max_skip_fraction * of:
@@ -313,11 +352,20 @@ class _Run:
                 "says what. Raise max_skip_fraction to build from the rest."
             )
 
+    def _refuse_too_many_lost(self) -> None:
+        """Judge what the shards lost: reports that failed, and lesions, those that were never seen included."""
+        counts = self.counts
+        self._refuse_too_many("findings", counts["failures_reports"], counts["reports"] + counts["failures_reports"])
+        unseen = counts["failures_before_lesions"]
+        self._refuse_too_many("lesions", unseen + counts["lesions_failed"], unseen + counts["lesions"])
+
+    def _write_skips(self) -> list[dict[str, Any]]:
+        """Write the private copy of all skips so far, and return it."""
+        skips = [private_skip(skip, self.pseudonyms) for skip in self.skips] + self.shard_skips
+        write_lines(self.private / "skips.jsonl", skips)
+        return skips
+
     def _write_run(self, status: str, skips: Iterable[Mapping[str, Any]]) -> None:
-        skips = list(skips)
-        if status != "complete":
-            skips = [private_skip(skip, self.pseudonyms) for skip in self.skips]
-            _write_lines(self.private / "skips.jsonl", skips)
         run = {
             "status": status,
             "software": self.software,
@@ -330,7 +378,7 @@ class _Run:
             "skips": dict(sorted(Counter(row["reason"] for row in skips).items())),
             "seconds": {**self.progress.seconds, "total": round(monotonic() - self._started, 3)},
         }
-        _write_atomically(self.out / "run.json", json.dumps(run, indent=1, sort_keys=True) + "\n")
+        write_atomically(self.out / "run.json", json.dumps(run, indent=1, sort_keys=True) + "\n")
 
 
 def _studies_without_report(index: Index, scopes: Sequence[Scope]) -> list[Skip]:
@@ -344,34 +392,6 @@ def _studies_without_report(index: Index, scopes: Sequence[Scope]) -> list[Skip]
     ]
 
 
-def _versions() -> dict[str, str]:
-    names = ("cohort-builder", "numpy", "scipy", "pydicom", "highdicom", "pyarrow", "datasets", "nibabel", "spacy")
-    return {name: metadata.version(name) for name in names}
-
-
 def _instances(index: Index, study_instance_uid: str) -> Iterator[Any]:
     for series in index.series_of(study_instance_uid):
         yield from index.instances(series)
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return path.name, status.st_size, status.st_mtime_ns
-
-
-def _name(component: object) -> str | None:
-    if component is None or isinstance(component, str):
-        return component
-    return str(getattr(component, "name", type(component).__name__))
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    _write_atomically(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)

@@ -43,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cohort: stopped; the same command continues where it ended", file=sys.stderr)
         return 1
+    except Exception as error:  # noqa: BLE001 - its message and its traceback may quote a path or a value of a patient
+        print(
+            f"cohort: unexpected {type(error).__name__}, please report it; private/error.txt in the output folder says "
+            "where, and may name patients",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

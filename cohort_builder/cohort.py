@@ -133,6 +133,7 @@ class Cohort:
         index = open_index(private / "index.sqlite")
         try:
             needles |= {value for study in index.studies() for value in study.identifiers}
+            needles |= {study.study_date.isoformat() for study in index.studies() if study.study_date is not None}
         finally:
             index.close()
         return find_leaks(self.path, needles)

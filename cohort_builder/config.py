@@ -36,7 +36,7 @@ class BuildConfig:
     shard_mb
         Uncompressed CT megabytes that one shard (the unit of resuming) aims at.
     max_skip_fraction
-        A stage in which more than this share of the items *failed* ends the run.
+        A stage in which more than this share of the items *failed* ends the run *(run)*.
     pictures
         How many per-finding pictures are drawn *(run)*.
     workers
@@ -80,7 +80,8 @@ class BuildConfig:
             with Path(path).open("rb") as stream:
                 table = tomllib.load(stream)
         except (OSError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"the configuration {Path(path).name} cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"the configuration {Path(path).name} cannot be read: {reason}") from error
         return cls.from_mapping(table)
 
     @classmethod
@@ -102,7 +103,8 @@ class BuildConfig:
 
     def what_is_published(self) -> dict[str, Any]:
         """The options that decide about content: a change rebuilds the shards."""
-        return {name: value for name, value in self.as_dict().items() if name not in {"pictures", "workers"}}
+        of_the_run = {"pictures", "workers", "max_skip_fraction"}
+        return {name: value for name, value in self.as_dict().items() if name not in of_the_run}
 
 
 def _require(ok: bool, name: str, got: object, allowed: object) -> None:

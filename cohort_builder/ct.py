@@ -28,13 +28,14 @@ _ORIENTATION_RAD = 5e-4  # moves the far corner of a 360 mm slice by 0.2 mm
 _SPACING_FRACTION = 1e-4
 _SAME_POSITION_MM = 0.01
 _EXACT_MM = 0.005
-_SIDEWAYS_FRACTION = 2e-3  # 0.11 degrees of tilt
+_SIDEWAYS_FRACTION = 5e-4  # what three decimals of Image Orientation do; left in the grid, half of it is an error
 _HIGHDICOM_PERPENDICULAR = 1e-2  # for two rounded thin slices; the tilt itself is bounded by the two above
 _SPLIT_KEYS = ("acquisition_number", "temporal_position", "acquisition_time", "content_time", "convolution_kernel")
 _DETAILS = {
     "not_ct_image": "they are no CT Image Storage objects (a screen save, a report); only those are read",
     "enhanced_ct": "multi-frame CT is not read yet; export the series as single-frame images",
     "localizer": "localizers are no slices of a volume",
+    "burned_in_annotation": "Burned In Annotation is YES: text in the pixels may name the patient",
     "no_geometry": "Image Position, Image Orientation, Pixel Spacing, Rows, Columns or Frame of Reference UID is "
     "absent or not valid",
     "no_rescale": "Rescale Slope or Intercept is absent, so stored values cannot become Hounsfield units",
@@ -82,8 +83,8 @@ def split_series(instances: Iterable[Instance]) -> tuple[list[Stack], list[Skip]
     Returns
     -------
     Stacks, longest first, and one Skip for each series and reason: ``not_ct_image``, ``enhanced_ct``, ``localizer``,
-    ``no_geometry``, ``no_rescale``, ``not_hounsfield``, ``duplicate_positions``, ``irregular_spacing``,
-    ``gantry_tilt``, ``single_slice``.
+    ``burned_in_annotation``, ``no_geometry``, ``no_rescale``, ``not_hounsfield``, ``duplicate_positions``,
+    ``irregular_spacing``, ``gantry_tilt``, ``single_slice``.
 
     """
     left_out: dict[tuple[str, str], list[Instance]] = defaultdict(list)
@@ -191,6 +192,8 @@ def _unusable(instance: Instance) -> str | None:
         return "not_ct_image"
     if any("LOCALIZER" in kind or "SCOUT" in kind for kind in kinds):
         return "localizer"
+    if instance.burned_in_annotation:
+        return "burned_in_annotation"
     if not complete or _affine(instance) is None:
         return "no_geometry"
     if instance.rescale_slope in {None, 0.0} or instance.rescale_intercept is None:
@@ -300,7 +303,7 @@ def _regular_stacks(part: _Part) -> tuple[list[Stack], _Lost]:
 
 
 def _is_tilted(slices: Sequence[Instance]) -> bool:
-    """Whether the slices step sideways: more than their positions' rounding, and than 0.11 degrees."""
+    """Whether the slices step sideways: by more than the rounding of their positions and orientation explains."""
     positions = np.asarray([i.image_position for i in slices], dtype=np.float64)
     orientation = np.asarray(slices[0].image_orientation, dtype=np.float64)
     sideways = (positions - positions[0]) @ np.column_stack([orientation[:3], orientation[3:]])
@@ -342,12 +345,22 @@ def _stack(slices: Sequence[Instance], key: str | None, *, whole: bool) -> Stack
         study_instance_uid=first.study_instance_uid,
         frame_of_reference_uid=first.frame_of_reference_uid or "",
         instances=tuple(slices),
-        affine=volume_affine(
-            first.image_position or (), last.image_position or (), len(slices), first.image_orientation or (),
-            first.pixel_spacing or (),
-        ),
+        affine=_orthogonal_affine(first, last, len(slices)),
         flags=tuple(name for name, holds in flags.items() if holds),
-    )  # fmt: skip
+    )
+
+
+def _orthogonal_affine(first: Instance, last: Instance, n_slices: int) -> FloatArray:
+    """Affine of a stack that is not tilted, its slices stepping exactly along their normal.
+
+    Rounded headers step sideways by a fraction of a millimetre. NIfTI's qform and ITK cannot hold that shear (ITK reads
+    it as a rotation), so it is shared out between the first and the last slice.
+    """
+    orientation, spacing = first.image_orientation or (), first.pixel_spacing or ()
+    start, end = np.asarray(first.image_position, dtype=np.float64), np.asarray(last.image_position, dtype=np.float64)
+    normal = slice_affine(start.tolist(), orientation, spacing)[:3, 0]
+    half = ((end - start) - ((end - start) @ normal) * normal) / 2
+    return volume_affine((start + half).tolist(), (end - half).tolist(), n_slices, orientation, spacing)
 
 
 def _is_whole(value: float | None) -> bool:

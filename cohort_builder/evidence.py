@@ -7,6 +7,7 @@ tests/test_linking.py; they are fields of ``LinkConfig``, to be refitted on revi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import erf, exp, hypot, isfinite, log, sqrt
@@ -18,6 +19,11 @@ from nlp.types import Axis, Finding, ImageReference, Laterality, Qualifier, Size
 
 _FINEST_ROUNDING_MM = 0.05  # "12.43 mm" is not meant to the hundredth
 _SIDE_OF = {Laterality.LEFT: Side.LEFT, Laterality.RIGHT: Side.RIGHT}
+_LIES_ON = (
+    (re.compile(r"\b(?:spleen|splenic)\b"), Side.LEFT),
+    (re.compile(r"\bgallbladder\b|\bliver\b.*\bsegment (?:[5-8]|v|vi|vii|viii)\b"), Side.RIGHT),
+)
+_CROSSES_MIDDLE = re.compile(r"\bliver\b")
 _SHORT_SERIES, _LONG_SERIES = 30, 300  # images
 _TEXT_TOLERANCE_MM, _TEXT_TOLERANCE = 0.6, 0.03
 
@@ -51,6 +57,9 @@ class LinkConfig:
         that series; or only on other series. The first two are for a series of 300 images and less in shorter ones.
     same_side, other_side
         Log odds of a stated side. Nothing within 15 mm of the middle.
+    one_of_pair
+        Log odds of a single length, its axis not said, against a lesion of which two axes were drawn: who draws two
+        mostly dictates two.
     drawn_unsized, said_unsized
         Log odds of a stated size against a lesion that only an arrow points at, and of a measured lesion without a
         stated size.
@@ -81,6 +90,7 @@ class LinkConfig:
     other_series: float = -2.0
     same_side: float = 0.66
     other_side: float = -2.8
+    one_of_pair: float = -1.0
     drawn_unsized: float = -2.0
     said_unsized: float = -2.5
     min_size: float = 0.0
@@ -180,6 +190,13 @@ def size_evidence(sizes: Sequence[Size], drawn: Sequence[Measured], config: Link
     return log(_mean(ratios))
 
 
+def axes_evidence(sizes: Sequence[Size], drawn: Sequence[Measured], config: LinkConfig) -> float | None:
+    """Log odds of how many axes are said where two were drawn; None where the report says two, or which one."""
+    one = all(size.axes == (None,) for size in sizes)
+    pair = all(measured.short_mm is not None for measured in drawn)
+    return config.one_of_pair if one and pair else None
+
+
 def reference_evidence(
     references: Sequence[ImageReference], lesion: Lesion, n_images: int, config: LinkConfig
 ) -> float | None:
@@ -223,12 +240,22 @@ def _one_reference(
 
 
 def side_evidence(finding: Finding, lesion: Lesion, config: LinkConfig) -> float | None:
-    """Log odds of the stated side; None where the report or the image does not tell, or strokes disagree."""
+    """Log odds of the stated side; None where the report or the image does not tell, or strokes disagree.
+
+    An organ that lies on one side speaks against the other one, and not for its own. The left lobe of the liver is no
+    side.
+    """
+    anatomy = finding.anatomy or ""
     said = _SIDE_OF.get(finding.laterality) if finding.laterality is not None else None
+    if said is Side.LEFT and _CROSSES_MIDDLE.search(anatomy):
+        said = None
     sides = {located.side for located in lesion.annotations if located.side is not None}
-    if said is None or len(sides) != 1 or Side.MIDLINE in sides:
+    if len(sides) != 1 or Side.MIDLINE in sides:
         return None
-    return config.same_side if said in sides else config.other_side
+    if said is not None:
+        return config.same_side if said in sides else config.other_side
+    lies = next((side for pattern, side in _LIES_ON if pattern.search(anatomy)), None)
+    return None if lies is None or lies in sides else config.other_side
 
 
 def _likelihood_ratio(size: Size, drawn: Measured, config: LinkConfig) -> float:

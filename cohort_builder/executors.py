@@ -65,8 +65,8 @@ class ProcessExecutor:
                     yield future.result()
             except BrokenProcessPool as error:
                 raise SetupError(
-                    "a worker process died, most often for lack of memory: run again with fewer workers; "
-                    "finished shards are kept"
+                    "a worker process died, most often for lack of memory: run again with fewer workers; finished "
+                    "shards are kept. A script must call build_cohort under `if __name__ == '__main__':`"
                 ) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

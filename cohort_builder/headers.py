@@ -39,7 +39,10 @@ _IDENTIFYING = frozenset({
     "MedicalRecordLocator", "AccessionNumber", "StudyID", "AdmissionID", "RequestedProcedureID",
     "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest", "InstitutionName",
     "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "ReferringPhysicianAddress",
-    "ReferringPhysicianTelephoneNumbers",
+    "ReferringPhysicianTelephoneNumbers", "PatientTelecomInformation", "PatientInstitutionResidence",
+    "CurrentPatientLocation", "ResponsibleOrganization", "PersonAddress", "PersonTelephoneNumbers", "ServiceEpisodeID",
+    "ScheduledProcedureStepID", "PerformedProcedureStepID", "PlacerOrderNumberProcedure", "FillerOrderNumberProcedure",
+    "DeviceSerialNumber", "GantryID", "DeviceUID",
 })  # fmt: skip
 
 
@@ -197,7 +200,7 @@ def _instance(ds: Dataset, path: Path) -> Instance:
     uids = {keyword: text(ds, keyword) or "" for keyword in keywords}
     bad = [keyword for keyword, value in uids.items() if not is_uid(value)]
     if bad:
-        raise HeaderError("invalid_uid", f"{', '.join(bad)} missing or not of the form of a UID")
+        raise HeaderError("invalid_uid", f"{', '.join(bad)} missing or no UID; if the file is cut off, export it again")
     position, spacing = numbers(ds, "ImagePositionPatient", 3), numbers(ds, "PixelSpacing", 2)
     orientation = numbers(ds, "ImageOrientationPatient", 6)
     instance = Instance(

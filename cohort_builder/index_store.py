@@ -14,7 +14,7 @@ from cohort_builder.headers import Header, HeaderError, Instance, StudyHeader
 NOT_DICOM, BROKEN = "not_dicom", "broken"
 
 _APPLICATION_ID = 0x434F4849
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE study_headers (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE, patient_id TEXT);

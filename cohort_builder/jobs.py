@@ -46,6 +46,7 @@ class StackPlan:
 def plan_stacks(lesions: Sequence[Lesion], index: Index) -> tuple[list[StackPlan], list[Skip]]:
     """Choose for each lesion the regular stack under its best stroke; lesions without one become a Skip."""
     skips: list[Skip] = []
+    broken: set[str] = set()
     stacks: dict[str, list[Stack]] = {}
     targets: dict[str, tuple[Stack, list[Target]]] = {}
     for lesion in lesions:
@@ -55,9 +56,10 @@ def plan_stacks(lesions: Sequence[Lesion], index: Index) -> tuple[list[StackPlan
             if series_uid not in stacks:
                 stacks[series_uid], lost = split_series(index.instances(series_uid))
                 skips += lost
+                broken |= {series_uid for skip in lost if skip.failure}
             chosen = chosen or _stack_under(stroke.annotation, stacks[series_uid])
         if chosen is None:
-            skips.append(_no_stack(lesion))
+            skips.append(_no_stack(lesion, failure=lesion.annotations[0].annotation.series_instance_uid in broken))
             continue
         held = {instance.sop_instance_uid for instance in chosen.instances}
         strokes = tuple(
@@ -102,7 +104,7 @@ def _stack_under(annotation: Annotation, stacks: Sequence[Stack]) -> Stack | Non
     return None
 
 
-def _no_stack(lesion: Lesion) -> Skip:
+def _no_stack(lesion: Lesion, *, failure: bool) -> Skip:
     annotation = lesion.annotations[0].annotation
     return Skip(
         "volumes",
@@ -110,6 +112,7 @@ def _no_stack(lesion: Lesion) -> Skip:
         "no_regular_stack",
         "the image under the annotation belongs to no regular stack of slices, so there is no volume to segment in; "
         "the skips of its series say why",
+        failure=failure,
         private={
             "series_instance_uid": annotation.series_instance_uid,
             "sop_instance_uid": annotation.sop_instance_uid,

@@ -31,8 +31,9 @@ are an upper bound until they are refitted on reviewed links.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from math import log
 
 import numpy as np
@@ -41,6 +42,7 @@ from numpy.typing import NDArray
 from cohort_builder.evidence import (
     LinkConfig,
     Measured,
+    axes_evidence,
     is_exact_reference,
     measurements,
     reference_evidence,
@@ -51,9 +53,10 @@ from cohort_builder.matching import pair_probabilities
 from cohort_builder.types import Decision, Lesion, Link, Reading
 from nlp.types import Assertion, Axis, Finding, ImageReference, Size, SizeKind, Temporality
 
-__all__ = ["LinkConfig", "link"]
+__all__ = ["LinkConfig", "link", "withhold_contradictions"]
 
 _ABSORBERS = {SizeKind.DISTANCE, SizeKind.NORMAL_STRUCTURE, SizeKind.OTHER}
+_SIDE_WORDS = frozenset({"left", "right", "bilateral"})
 _RIVALS = 5
 _LEAST_RIVAL = 0.005
 
@@ -120,6 +123,54 @@ def link(findings: Sequence[Finding], lesions: Sequence[Lesion], config: LinkCon
     taken = {answer.lesion_id for answer in answers}
     alone = {id(lesion): answer for problem in (current, prior) for lesion, answer in _unlinked(problem)}
     return answers + [alone[id(lesion)] for lesion in lesions if lesion.lesion_id not in taken]
+
+
+def withhold_contradictions(reports: Sequence[tuple[Sequence[Finding], Sequence[Link]]]) -> list[tuple[Link, ...]]:
+    """Withhold the links by which two reports of one patient say different things of one lesion.
+
+    A thorax and an abdomen report of one study each see all its lesions and link on their own, so a size that both name
+    would be linked twice. Findings contradict each other when their sides differ, or when no word of their places is
+    the same. A repeat (an addendum, a final report after a preliminary one) stays linked.
+
+    Parameters
+    ----------
+    reports
+        Findings and ``link``'s answers of each report.
+
+    Returns
+    -------
+    The answers of each report, ``AMBIGUOUS`` where they contradict another's.
+
+    """
+    said: dict[str, list[Finding]] = {}
+    for findings, links in reports:
+        by_id = {finding.finding_id: finding for finding in findings}
+        for one in links:
+            if one.decision is Decision.LINKED and one.lesion_id and one.finding_id:
+                said.setdefault(one.lesion_id, []).append(by_id[one.finding_id])
+    contested = {
+        lesion_id
+        for lesion_id, findings in said.items()
+        if any(_contradict(a, b) for a, b in combinations(findings, 2))
+    }
+    answers = [[answer for one in links for answer in _withheld(one, contested)] for _, links in reports]
+    return [tuple(sorted(links, key=lambda one: one.finding_id is None)) for links in answers]
+
+
+def _contradict(a: Finding, b: Finding) -> bool:
+    if a.laterality is not None and b.laterality is not None and a.laterality is not b.laterality:
+        return True
+    return bool(a.anatomy and b.anatomy and not set(a.anatomy.split()) & set(b.anatomy.split()) - _SIDE_WORDS)
+
+
+def _withheld(one: Link, contested: Container[str]) -> Iterator[Link]:
+    """The answer as it is or, where its lesion is contested, for the finding and for the lesion apart."""
+    if one.decision is not Decision.LINKED or one.lesion_id not in contested:
+        yield one
+        return
+    lesion_rival, finding_rival = ((str(name), one.probability) for name in (one.lesion_id, one.finding_id))
+    yield replace(one, lesion_id=None, decision=Decision.AMBIGUOUS, rivals=(lesion_rival, *one.rivals))
+    yield replace(one, finding_id=None, decision=Decision.UNMATCHED, rivals=(finding_rival,))
 
 
 def _solve(findings: Sequence[Finding], lesions: Sequence[Lesion], reading: Reading, config: LinkConfig) -> _Problem:
@@ -198,6 +249,9 @@ def _evidence(
     terms = {"prior": candidate.prior}
     if candidate.sizes and drawn:
         terms["size"] = size_evidence(candidate.sizes, drawn, config)
+        axes = axes_evidence(candidate.sizes, drawn, config)
+        if axes is not None:
+            terms["axes"] = axes
     elif candidate.sizes:
         terms["drawn_unsized"] = config.drawn_unsized
     elif drawn:

@@ -352,9 +352,10 @@ def _index_file(connection: sqlite3.Connection, entry: _File) -> None:
 def _require_dicom(connection: sqlite3.Connection, links: int) -> None:
     files, dicom = connection.execute("SELECT COUNT(*), COUNT(sop) FROM files").fetchone()
     if not dicom:
+        (broken,) = connection.execute("SELECT COUNT(*) FROM files WHERE reason IS NOT NULL").fetchone()
         raise PacsError(
-            f"pacs_export holds no readable DICOM file ({files} other files, {links} links, which are not followed); "
-            "give the folder that holds the exported series and presentation states"
+            f"pacs_export holds no readable DICOM file ({files} other files, {broken} of them broken, and {links} links, "
+            "which are not followed); give the folder that holds the exported series and presentation states"
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cohort_builder.errors import CohortError
 from cohort_builder.gsps import deduplicate, read_annotations
 from cohort_builder.lesions import group_lesions, locate
-from cohort_builder.linking import LinkConfig, link
+from cohort_builder.linking import LinkConfig, link, withhold_contradictions
 from cohort_builder.scrub import ScrubError, scrub_report
-from cohort_builder.types import Lesion, Link, Reading, Skip
+from cohort_builder.types import Annotation, Lesion, Link, LocatedAnnotation, Reading, Skip
 from nlp.types import Finding, Report, ReportError
 
 if TYPE_CHECKING:
@@ -59,13 +61,22 @@ def read_patient(
     for report, scope in reports:
         try:
             scrubbed, offsets = scrub_report(report, identifiers | _identifiers(report))
-            (findings,) = extractor.extract([scrubbed])
+            findings = _extract(extractor, _without_keys(scrubbed))
         except ReportError as error:
             reason = "scrub_failed" if isinstance(error, ScrubError) else "report_unusable"
             skips.append(Skip("reports", report.report_id, reason, str(error), failure=True))
             continue
+        except CohortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - an extractor is anybody's code, and one report must not stop the rest
+            detail = f"the extractor failed with {type(error).__name__}; the private copy holds the traceback"
+            private = {"traceback": traceback.format_exc()}
+            skips.append(Skip("reports", report.report_id, "extractor_failed", detail, failure=True, private=private))
+            continue
         links = link(findings, _in_scope(lesions, scope), config)
-        read.append(ReadReport(scrubbed, scope, offsets, tuple(findings), tuple(links)))
+        read.append(ReadReport(scrubbed, scope, offsets, findings, tuple(links)))
+    agreed = withhold_contradictions([(one.findings, one.links) for one in read])
+    read = [replace(one, links=links) for one, links in zip(read, agreed, strict=True)]
     return PatientCase(patient_key, tuple(lesions), tuple(read), tuple(skips))
 
 
@@ -80,13 +91,48 @@ def read_lesions(patient_key: str, index: Index) -> tuple[list[Lesion], list[Ski
     annotations, lost = deduplicate(annotations)
     skips += lost
     located, lost = locate(annotations, index)
-    return group_lesions(located), skips + lost
+    own = {study.study_instance_uid for study in index.studies_of(patient_key)}
+    skips += [*lost, *(_of_another(item.annotation) for item in located if not _is_in(own, item))]
+    return group_lesions([item for item in located if _is_in(own, item)]), skips
+
+
+def _is_in(studies: Container[str], located: LocatedAnnotation) -> bool:
+    return located.annotation.study_instance_uid in studies
+
+
+def _of_another(annotation: Annotation) -> Skip:
+    """One presentation state that draws on two patients: what lies on the other one must not be published as this."""
+    return Skip(
+        "locate",
+        annotation.annotation_id,
+        "other_patient",
+        "it is drawn on another patient's image than the rest of its presentation state; export them apart",
+        private={"annotation_id": annotation.annotation_id, "sop_instance_uid": annotation.sop_instance_uid},
+    )
+
+
+def _extract(extractor: Extractor, report: Report) -> tuple[Finding, ...]:
+    """Findings of one scrubbed report, checked: their spans are published as they are."""
+    (findings,) = extractor.extract([report])
+    for finding in findings:
+        spans = [span for mention in finding.mentions for span in (mention.phrase, mention.sentence)]
+        spans += [size.span for size in finding.sizes]
+        if finding.report_id != report.report_id or any(not 0 <= a < b <= len(report.text) for a, b in spans):
+            raise ValueError("a finding has a span that is not in the text, or is of another report")
+    if len({finding.finding_id for finding in findings}) < len(findings):
+        raise ValueError("two findings of one report have the same finding_id")
+    return tuple(findings)
 
 
 def _identifiers(report: Report) -> set[str]:
     """What the reports table itself says about who this is."""
     keys = (report.patient_id, *report.accession_numbers, *report.study_instance_uids, *report.identifiers)
     return {value for value in keys if value}
+
+
+def _without_keys(report: Report) -> Report:
+    """What an extractor, who may be anybody's, gets to see: the scrubbed text and nothing to join it by."""
+    return replace(report, accession_numbers=(), study_instance_uids=(), patient_id=None, study_date=None)
 
 
 def _in_scope(lesions: Iterable[Lesion], scope: Scope) -> list[Lesion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,24 @@ from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
     from cohort_builder.headers import Instance
 
 AIR_HU = -1024
+_PHOTOMETRIC = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422"})
+
+
+def installed_decoders() -> dict[str, list[str]]:
+    """Plug-ins that decode each compressed transfer syntax here; with another one, files of before can be read."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import AllTransferSyntaxes
+
+    found = {}
+    for syntax in AllTransferSyntaxes:
+        with suppress(NotImplementedError):
+            found[str(syntax)] = sorted(get_decoder(syntax).available_plugins)
+    return found
 
 
 def read_hounsfield(instance: Instance) -> NDArray[np.int16]:
@@ -50,24 +65,35 @@ def _require_same(ds: Dataset, instance: Instance) -> None:
         raise GeometryError("a file of the series changed since it was indexed; index the export again")
     samples, photometric = integer(ds, "SamplesPerPixel"), text(ds, "PhotometricInterpretation")
     if samples != 1 or photometric != "MONOCHROME2":
-        raise GeometryError(f"a CT image must be MONOCHROME2 with 1 sample a pixel, got {photometric} with {samples}")
+        got = photometric if photometric in _PHOTOMETRIC else "something else"  # a header's text is not quoted
+        raise GeometryError(f"a CT image must be MONOCHROME2 with 1 sample a pixel, got {got} with {samples}")
     bits = [integer(ds, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit")]
     if None in bits or bits[0] not in {8, 16, 32} or not 1 <= (bits[1] or 0) <= (bits[2] or 0) + 1 <= (bits[0] or 0):
         raise GeometryError(f"Bits Allocated, Bits Stored and High Bit {bits} do not fit together")
 
 
 def _decoded(ds: Dataset) -> NDArray[np.generic]:
-    from pydicom.pixels.decoders.base import get_decoder
-
     syntax = ds.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_encapsulated and not get_decoder(syntax).is_available:
+    if syntax is not None and syntax.is_encapsulated and not _has_decoder(syntax):
+        # Not a private UID: it can tell who and when.
+        known = syntax.name if syntax.type == "Transfer Syntax" else "a private one"
         raise GeometryError(
-            f"no installed codec decodes transfer syntax {syntax}; install them: pip install 'cohort-builder[codecs]'"
+            f"no installed codec decodes the transfer syntax ({known}); install them: "
+            "pip install 'cohort-builder[codecs]'"
         )
     if syntax is not None and syntax.is_encapsulated:
         pixels: NDArray[np.generic] = ds.pixel_array
         return pixels
     return _native(ds)
+
+
+def _has_decoder(syntax: UID) -> bool:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:  # a video, or a vendor's own
+        return False
 
 
 def _native(ds: Dataset) -> NDArray[np.generic]:

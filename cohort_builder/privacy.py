@@ -134,7 +134,7 @@ def default_key_path() -> Path:
     return base / "cohort-builder" / "site.key"
 
 
-def load_key(path: str | os.PathLike[str] | None = None) -> Key:
+def load_key(path: str | os.PathLike[str] | None = None, *, outside: str | os.PathLike[str] | None = None) -> Key:
     """Return the site's key; make it on first use, which the caller must tell the user (``Key.created``).
 
     Parameters
@@ -143,13 +143,19 @@ def load_key(path: str | os.PathLike[str] | None = None) -> Key:
         The key file: 32 random bytes as they are, mode 0600. Default: :func:`default_key_path`, whose folder is made
         too (mode 0700). A path given here that does not exist is where the site wants its key: it is made there, but
         its folder must exist, so that a mistyped or unmounted folder does not quietly give everybody new pseudonyms.
+    outside
+        The folder that a build writes to and that is shared: whoever gets the key with the dataset can test guesses of
+        who its patients are, so a key in it is refused.
 
     Raises
     ------
     ConfigError
-        The file is not a key of 32 bytes, others than its owner may read or write it, or it cannot be read or made.
+        The file is not a key of 32 bytes, others than its owner may read or write it, it lies in ``outside``, or it
+        cannot be read or made.
     """
     file = default_key_path() if path is None else Path(path)
+    if outside is not None and file.resolve().is_relative_to(Path(outside).resolve()):
+        raise ConfigError("the key lies inside the folder to build in, which is shared; keep it elsewhere, with --key")
     try:
         if path is None:
             file.parent.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cohort_builder.lesions import disagreement_mm
+from cohort_builder.scrub import scrub_text
+from cohort_builder.scrub_names import is_ordinary, names_nobody
 from cohort_builder.types import Decision, Link, LocatedAnnotation
 from exports.roi import choose_roi
 from exports.types import (
@@ -161,9 +163,9 @@ class RecordMaker:
         return ReportRecord(
             report_id=p.pseudonym("report", read.report.report_id),
             patient_id=p.pseudonym("patient", patient_key),
-            study_ids=tuple(p.pseudonym("study", uid) for uid in read.scope.reads),
+            study_ids=tuple(sorted(p.pseudonym("study", uid) for uid in read.scope.reads)),  # not by date
             text=read.report.text,
-            language=read.report.language,
+            language=_language(read.report),
             sections=tuple((s.name, s.start, s.end) for s in split_sections(read.report.text)),
             phrases=tuple(phrases),
             split_key=p.split_key(patient_key),
@@ -180,7 +182,7 @@ class RecordMaker:
             phrase_end=mention.phrase[1],
             sentence=report.text[slice(*mention.sentence)],
             section=mention.section,
-            language=report.language,
+            language=_language(report),
             assertion=finding.assertion.value,
             observation=finding.observation,
             anatomy=finding.anatomy,
@@ -219,10 +221,34 @@ def stack_key(stack: Stack) -> str:
 
 
 _SAFE_VALUE = re.compile(r"[A-Za-z0-9 .,;+/_()-]{1,40}")
+_POSITIONS = frozenset(
+    f"{end}{side}" for end in ("HF", "FF", "LF", "RF", "AF", "PF") for side in ("P", "S", "DR", "DL")
+)
+"""Patient Position: the terms of PS3.3 C.7.3.1.1.2, and a few combinations that it does not have."""
+_LANGUAGES = frozenset(  # ISO 639-1
+    re.findall(
+        r"\w+",
+        "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv "
+        "dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie "
+        "ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv "
+        "mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm "
+        "rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts "
+        "tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu ",
+    )
+)
+
+
+def _language(report: Report) -> str:
+    """The language as published: a code of ISO 639-1, else "und"; what the table says may be any text."""
+    code = re.split(r"[-_]", report.language.strip().lower(), maxsplit=1)[0]
+    return code if code in _LANGUAGES else "und"
 
 
 def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str]:
-    """Technical facts of the acquisition: an allow-list of attributes, of a harmless form and free of identifiers."""
+    """Technical facts of the acquisition: an allow-list of attributes, of a harmless form and free of identifiers.
+
+    Technicians write into these fields too: a value in which the scrubber of the reports finds anything is left out.
+    """
     first = stack.instances[0]
     facts = {
         "Manufacturer": first.manufacturer,
@@ -232,14 +258,23 @@ def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str
         "KVP": first.kvp,
         "ContrastBolusAgent": "given" if first.contrast_agent else "not recorded",
         "BodyPartExamined": first.body_part_examined,
-        "PatientPosition": first.patient_position,
+        "PatientPosition": first.patient_position if first.patient_position in _POSITIONS else None,
     }
-    words = {word.casefold() for value in identifiers for word in re.findall(r"\w{3,}", value)}
-    return {
-        name: value
-        for name, value in facts.items()
-        if value and _SAFE_VALUE.fullmatch(value) and not words & {w.casefold() for w in re.findall(r"\w{3,}", value)}
-    }
+    return {name: value for name, value in facts.items() if value and _names_nobody(value, identifiers)}
+
+
+def _names_nobody(value: str, identifiers: Sequence[str]) -> bool:
+    """Whether a value has a harmless form and the scrubber finds nothing in it, as written or in title case.
+
+    In title case, since in capitals alone a short name ("LI") passes for an abbreviation.
+    """
+    if not _SAFE_VALUE.fullmatch(value):
+        return False
+    words = {word for identifier in identifiers for word in re.findall(r"[^\W\d_]{4,}", identifier.casefold())}
+    glued = re.sub(r"[\W_]", "", value.casefold())
+    if any(word in glued for word in words if not is_ordinary(word) and not names_nobody(word)):
+        return False
+    return all(scrub_text(form, identifiers).text == form for form in (value, value.title()))
 
 
 def _bounding_box(mask: Mask) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

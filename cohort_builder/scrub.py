@@ -11,7 +11,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
@@ -25,12 +25,16 @@ Segment = tuple[int, int, int, int]
 """(scrubbed start, scrubbed end, original start, original end) of one replaced stretch, all half-open."""
 
 _MAX_ROUNDS = 4
+_DIVIDED = re.compile(r"(?<=[^\W\d_])-[ \t]*\r?\n[ \t]*(?=[^\W\d_])")
+_TELLING_DIGITS = 4
+"""Ids of reports with fewer digits ("CT chest 12") count and describe them."""
 _TAG = re.compile(rf"\[(?:{'|'.join(Tag)})\]")
 _LETTERS = {
     **dict(zip("øØłŁđĐðÐı", "oOlLdDdDi", strict=True)),
     **dict(zip("ßẞæÆœŒþÞ", ("ss", "SS", "ae", "Ae", "oe", "Oe", "th", "Th"), strict=True)),
     **dict.fromkeys("‘’ʼ`´′‛", "'"),
     **dict.fromkeys("‐‑‒–—―−", "-"),
+    **dict.fromkeys("⁄∕", "/"),
 }
 """What Unicode does not decompose."""
 
@@ -135,6 +139,8 @@ def scrub_report(report: Report, identifiers: Iterable[str] = ()) -> tuple[Repor
         Scrubbing failed, or a second look at the scrubbed text still finds an identifier. The report must not be used.
     """
     own = (*report.identifiers, *report.accession_numbers, *report.study_instance_uids, report.patient_id or "")
+    if sum(map(str.isdigit, report.report_id)) >= _TELLING_DIGITS:  # it may be a record or accession number
+        own = (*own, report.report_id)
     try:
         scrubbed = scrub_text(report.text, (*identifiers, *own))
     except ScrubError:
@@ -166,13 +172,27 @@ def _find(text: str, known: KnownIdentifiers) -> list[Hit]:
     folded, origins = _folded(text)
     tags = [match.span() for match in _TAG.finditer(text)]
     hits = []
-    for start, end, tag in chain(known.find(folded), find_untold_names(folded), find_generic(folded)):
+    for start, end, tag in chain(
+        known.find(folded), _across_lines(folded, known), find_untold_names(folded), find_generic(folded)
+    ):
         span = origins[start], origins[end - 1] + 1
         while span[1] < len(text) and not _folded_character(text[span[1]]):
             span = span[0], span[1] + 1  # the accent that follows its letter
         if start < end and not any(opening <= span[0] and span[1] <= closing for opening, closing in tags):
             hits.append((*span, tag))
     return hits
+
+
+def _across_lines(text: str, known: KnownIdentifiers) -> Iterator[Hit]:
+    """Yield identifiers that a hyphen at the end of a line divides: "Smi-", "th"."""
+    breaks = [match.span() for match in _DIVIDED.finditer(text)]
+    if not breaks:
+        return
+    outside = [index for index in range(len(text)) if not any(start <= index < end for start, end in breaks)]
+    joined = "".join(text[index] for index in outside)
+    for start, end, tag in known.find(joined):
+        if outside[end - 1] - outside[start] >= end - start:  # it runs over a line's end
+            yield outside[start], outside[end - 1] + 1, tag
 
 
 def _merged(hits: Iterable[Hit]) -> list[Hit]:

@@ -10,6 +10,7 @@ part or follows a title; in lower case and alone it is the word. Every other par
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import permutations
 
@@ -86,8 +87,16 @@ _GAP = re.compile(r"[\s,^=_-]{1,4}|[./]")
 _GAP_AFTER_INITIAL = re.compile(r"\.?[\s,^=_-]{0,4}|[./]")
 _TITLE_BEFORE = re.compile(r"\b(?:Drs?|Prof|Professor|Doctor|Mr|Mrs|Ms|Mx|Miss|Herr|Frau)\.?\s+$", re.IGNORECASE)
 _TITLE_REACH = 12
+_UNKNOWN_GIVEN = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))([A-Z][a-z]{2,20})[ \t]+\Z")
+_GIVEN_REACH = 26
+_OTHER_HALF = re.compile(r"-[A-Z][^\W\d_]{2,}(?!\w)")
+_SPACED = re.compile(r"(?<!\w)(?:[A-Za-z][ .]{1,2}){3,}[A-Za-z](?!\w)")
+_UNSPACED = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+"""Korean (decomposed), Japanese and Chinese, which write names and what surrounds them as one word."""
 _UNKNOWN_MIDDLE = re.compile(r"[ \t]+[A-Z][\w'.-]{0,18}[ \t]+")
 
+_MIN_LOGIN = 5
+"""Letters of a family name that an initial is glued to; shorter ones would make ordinary words."""
 _UMLAUTS = (("ae", "a"), ("oe", "o"), ("ue", "u"), ("aa", "a"))
 
 
@@ -114,23 +123,50 @@ class KnownNames:
         self._parts: set[str] = set()
         self._particles: set[str] = set()
         self._initials: set[str] = set()
+        self._unspaced: list[re.Pattern[str]] = []
         for name in names:
             self._learn(name)
+            for group in name.split("="):  # alphabetic, ideographic, phonetic (PS3.5 6.2.1.1)
+                self._learn_unspaced(_UNSPACED.findall(group))
 
     def find(self, text: str) -> Iterator[Hit]:
         """Yield the spans of names in ``text`` (folded; capitals kept)."""
-        if not self._parts:
-            return
         spans: list[tuple[int, int]] = []
-        for run in self._runs(text):
+        for run in self._runs(text) if self._parts else ():
             if not self._is_name(run, text):
                 continue
-            start, end = run[0].start(), run[-1].end()
-            if spans and _UNKNOWN_MIDDLE.fullmatch(text, spans[-1][1], start):
-                start = spans.pop()[0]
-            spans.append((start, end))
+            joined = spans and _UNKNOWN_MIDDLE.fullmatch(text, spans[-1][1], run[0].start())
+            start = spans.pop()[0] if joined else self._start(run[0], text)
+            spans.append((start, self._end(run[-1], text)))
+        for match in _SPACED.finditer(text):  # S M I T H
+            letters = re.sub(r"[ .]", "", match.group()).lower()
+            if any(len(part) > 3 and part in letters for part in self._parts):
+                spans.append(match.span())
+        spans += [match.span() for pattern in self._unspaced for match in pattern.finditer(text)]
         for start, end in spans:
             yield start, end, Tag.NAME
+
+    @staticmethod
+    def _start(first: re.Match[str], text: str) -> int:
+        """Where a name begins: at the given name of a relative or a nickname, if one stands before the family name."""
+        start = first.start()
+        given = _UNKNOWN_GIVEN.search(text[max(0, start - _GIVEN_REACH) : start])
+        told = given is not None and first.group()[0].isupper() and _core(first.group()) not in _ORDINARY_WORDS
+        if given is None or not told or is_ordinary(given[1].lower()) or names_nobody(given[1].lower()):
+            return start
+        return start - len(given.group())
+
+    @staticmethod
+    def _end(last: re.Match[str], text: str) -> int:
+        """Where a name ends: with the other half of a double name that the record lacks ("Smith-Jones")."""
+        double = _OTHER_HALF.match(text, last.end())
+        return last.end() if double is None or is_ordinary(_core(last.group())) else double.end()
+
+    def _learn_unspaced(self, words: list[str]) -> None:
+        """Words of a script that is written without spaces: the name whole, and its parts of two characters or more."""
+        orders = {tuple(words[:2]), tuple(words[1::-1])} if len(words) > 1 else set()
+        orders |= {(word,) for word in words if len(unicodedata.normalize("NFC", word)) > 1}
+        self._unspaced += [re.compile(r"[\s,^\u30fb]{0,2}".join(order)) for order in sorted(orders)]
 
     def _learn(self, name: str) -> None:
         words = [word for word in (_core(match.group()) for match in _WORD.finditer(name)) if word not in _NO_NAME]
@@ -141,10 +177,16 @@ class KnownNames:
             if _core(whole) in parts:
                 rest = whole[2:] if whole.startswith("mc") else ""
                 parts += [piece for piece in (*whole.split("'"), rest) if len(piece) > 3]
-        joinable = [word for word in dict.fromkeys(words) if len(word) > 2 or word in {*_PARTICLES, "mc"}][:5]
+        joinable = [word for word in dict.fromkeys((*words, *parts)) if len(word) > 2 or word in {*_PARTICLES, "mc"}][
+            :5
+        ]
         for size in (2, 3):  # VANDYKE, JohnSmith
             together = [several for several in permutations(joinable, size) if not _PARTICLES.issuperset(several)]
             parts += ["".join(several) for several in together]
+        for word in words:  # jsmith, smithj
+            if len(word) >= _MIN_LOGIN and word not in _PARTICLES:
+                initials = {other[0] for other in words if other != word and other not in _PARTICLES}
+                parts += [login for initial in initials for login in (initial + word, word + initial)]
         self._parts |= {spelling for part in parts for spelling in _spellings(part)}
 
     def _runs(self, text: str) -> Iterator[list[re.Match[str]]]:
@@ -231,12 +273,16 @@ _STOP = (
     r"|clinical|referring|attending|resident|radiolog\w+|physician|surgeon|nurse|oncolog\w+)\b"
 )
 _TITLE = r"(?:Drs?|DRS?|Prof|PROF|Professor|PROFESSOR|Doctor|DOCTOR|Mr|Mrs|Ms|Mx|Miss|Herr|Frau)\b\.?"
+_TITLES = rf"\b(?:{_TITLE}|MR\.|MRS\.|MS\.)(?:\s+{_TITLE}|\s*(?:med|rer|phil|nat|habil)\.){{0,4}}"
 _WORD_OF_NAME = rf"(?!{_STOP})(?:[A-Z]\.|[A-Z](?:['-]?[^\W\d_]){{0,30}}(?!\w))"
 _BEFORE_WORD = r"(?:(?:von|van|der|den|de|del|della|di|da|du|la|le|bin|ibn|al|el|ter|ten)[ -]){0,2}"
 _NAME = rf"{_BEFORE_WORD}{_WORD_OF_NAME}(?:[ \t]+{_BEFORE_WORD}{_WORD_OF_NAME}){{0,3}}"
 _NAMES = rf"{_NAME}(?:(?:\s*[&/]\s*|\s+(?i:and)\s+)(?!{_TITLE}){_NAME})*"
 _LISTED = rf"{_NAME}(?:,[ \t]*(?!{_TITLE}){_NAME})?(?:(?:\s*[&/;]\s*|\s+(?i:and)\s+)(?!{_TITLE}){_NAME})*"
-_DEGREE = r"(?:M\.?D\b\.?|MBBS|MBChB|FRCR|FRCPC|FACR|Ph\.?D\b\.?|D\.O\.|DO\b|RN\b|PA-C|ARNP|CRNP)"
+# Capitalised, but not in capitals: behind a word that is not surely followed by a name.
+_CAPITALISED = rf"(?!{_STOP})[A-Z](?:['-]?[^\W\d_]){{0,29}}[a-z](?!\w)"
+_TWO_CAPITALISED = rf"{_CAPITALISED}(?:[ \t]+(?:[A-Z]\.[ \t]+)?{_BEFORE_WORD}{_CAPITALISED}){{1,2}}"
+_DEGREE = r"(?:M\.?D\b\.?|MBBS|MBChB|FRCR|FRCPC|FRCS|FACR|Ph\.?D\b\.?|D\.O\.|DO\b|RN\b|NP\b|DNP\b|LPN\b|PA-C|ARNP|CRNP)"
 _ACT = (
     r"(?i:dictated|signed|read|reported|interpreted|reviewed|approved|verified|transcribed|performed|authenticated"
     r"|authored|finali[sz]ed|ordered|requested|referred|prepared|entered|supervised|cosigned)"
@@ -245,24 +291,48 @@ _TOLD = r"(?i:discussed|communicated|conveyed|paged|relayed|given|reported|telep
 _ROLE = (
     r"(?i:(?:(?:referring|ordering|attending|requesting|primary(?:\s+care)?|consulting|reading|interpreting"
     r"|responsible)\s+)?(?:physician|provider|clinician|doctor|radiologist|surgeon|oncologist|consultant|practitioner)s?"
-    r"|attending|resident|fellow|technologist|transcriptionist|author|referrer|patient(?:'s)?(?:\s+name)?|name|cc|attn)"
+    r"|attending|resident|fellow|registrar|technologist|sonographer|nurse|transcriptionist|author|referrer|gp|pcp"
+    r"|patient(?:'s)?(?:\s+name)?|name|cc|attn)"
+)
+_PROFESSION = (
+    r"(?i:physician|radiologist|surgeon|oncologist|consultant|practitioner|registrar|technologist|sonographer|nurse)"
+)
+_KIN = (
+    r"(?i:wife|husband|spouse|partner|daughter|son|mother|father|mom|mum|dad|sister|brother|twin|niece|nephew|aunt|uncle"
+    r"|cousin|grand(?:mother|father|son|daughter)|guardian|care(?:r|giver)|(?:next[ ]of[ ])?kin|friend|neighbou?r)"
+)
+_HEADING = (
+    r"(?:Name|Age|Sex|Gender|Position\w*|Information|Data|Details|Demographics|Status|Location|Type|Class|Care|Dose"
+    r"|Motion|Preparation|Identification|Id|Weight|Height|Birth|Number|Instructions?)\b"
 )
 _BY = rf"\b{_ACT}(?:\s+(?i:and|by|electronically|{_ACT})){{0,4}}\s+(?i:by)"
 _WITH = (
     rf"\b{_TOLD}(?:\s+(?i:via|by|over|telephone|phone|the|verbally|directly|results?|findings?)){{0,4}}"
     r"\s+(?i:with|to)"
 )
+_STREET = r"(?:Street|St\.|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Blvd|Terrace|Way|Strasse)(?!\w)"
+_HOUSE = r"(?:Hospital|Clinic|Infirmary|Hospice|Medical[ ]Cent(?:er|re)|Health[ ](?:System|Cent(?:er|re)))(?!\w)"
 _UNTOLD = [
     re.compile(pattern)
     for pattern in (
-        rf"\b(?:{_TITLE}|MR\.|MRS\.|MS\.)(?:\s+{_TITLE}){{0,3}}\s+(?P<it>{_NAMES})",
+        rf"{_TITLES}(?:\s+|(?<=\.))(?P<it>{_NAMES})",
+        rf"\bDrs\b\.?\s+(?P<it>{_NAME}(?:,[ \t]*{_NAME})+)",
         rf"\b(?:drs?|prof|mrs)\b\.?[ \t]+(?P<it>(?!{_STOP})[a-z][a-z'-]+)(?!\w)",
         rf"{_BY}\s*:?\s+(?:{_TITLE}\s+)?(?P<it>{_LISTED})",
         rf"{_BY}\s*:\s*(?P<it>(?!{_STOP})[A-Za-z][\w'-]*)",  # a login
+        rf"\b(?i:signed|dictated|transcribed|authenticated|signature)\s*[:,]\s*(?P<it>{_WORD_OF_NAME},?[ \t]+{_NAME})",
         rf"{_WITH}\s+(?:{_TITLE}\s+)?(?P<it>{_NAMES})",
         rf"\b{_ROLE}[ \t]*:[ \t]*(?:{_TITLE}\s+)?(?P<it>{_LISTED})",
+        rf"\b{_PROFESSION}[ \t]+(?P<it>{_TWO_CAPITALISED})",
+        rf"\b(?:[Pp]atient|[Rr]eferring)[ \t]+(?P<it>(?!{_HEADING}|\w+[ \t]+{_HEADING}){_TWO_CAPITALISED})",
+        rf"\b{_KIN}(?:'s)?[,:]?[ \t]*\(?(?P<it>(?!Mary[ ]Joseph){_CAPITALISED}(?:[ \t]+{_CAPITALISED}){{0,2}})",
+        rf"\bDear[ \t]+(?:{_TITLE}[ \t]+)?(?P<it>{_NAME})(?=\s*[,:\n])",
+        rf"\b(?i:regards|sincerely|faithfully)[,.]?\s+(?P<it>{_TWO_CAPITALISED})",
+        rf"(?<![\w.])I,[ \t]+(?P<it>{_TWO_CAPITALISED}),",
         rf"(?<![\w.])(?P<it>{_NAME}),[ \t]*{_DEGREE}(?!\w)",
         rf"(?<![\w.])(?P<it>{_WORD_OF_NAME}[ \t]+{_NAME})[ \t]+(?!DO\b){_DEGREE}(?!\w)",
+        rf"(?<![\w.])(?P<it>\d{{1,5}}[A-Z]?[ \t]+(?:{_CAPITALISED}[ \t]+){{1,3}}{_STREET})",
+        rf"(?<![\w.])(?P<it>(?:{_CAPITALISED}[ \t]+){{1,4}}{_HOUSE}(?:[ \t]+of[ \t]+{_CAPITALISED})?)",
     )
 ]
 _IN_CAPITALS = re.compile(r"[^\s,]+,?[ \t]+[^\s,]+")

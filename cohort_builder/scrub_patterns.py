@@ -37,13 +37,23 @@ NOT_A_SIZE = rf"(?!\d|[.,]\d|\s*-?{_UNIT}(?![a-z]))"
 
 # ---- dates ----------------------------------------------------------------------------------------------------------
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
+_NTH = rf"{_DAY}(?:st|nd|rd|th|er|\.)?"
 _MONTH = r"(?:0?[1-9]|1[0-2])"
 _YEAR4 = r"(?:19|20)\d{2}"
 _YEAR = rf"(?:{_YEAR4}|'?\d{{2}})"
 _MONTH_NAME = (
     r"(?:jan(?:uary|uar)?|feb(?:ruary|ruar)?|mar(?:ch|z)?|maerz|apr(?:il)?|mai|may|june?|juni|july?|juli|aug(?:ust)?"
-    r"|sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?)"
+    r"|sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?"
+    # French, Spanish, Italian, Dutch
+    r"|janvier|fevrier|mars|avril|juin|juillet|aout|septembre|octobre|novembre|decembre"
+    r"|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre"
+    r"|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre|januari|februari|maart|mei|augustus)"
 )
+_ORDINAL = (
+    r"(?:(?:twenty|thirty)[ -])?(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+    r"|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth|eighteenth|nineteenth)|twentieth|thirtieth"
+)
+_ROMAN_MONTH = r"(?:x?i{1,3}|i?[vx]|vi{1,3}|xii?)"
 _CLOCK = (
     r"(?:(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s*(?:[ap]m\b|[ap]\.m\.|hrs?\b|hours?\b|h\b|uhr\b))?"
     r"|(?:[01]\d|2[0-3])[0-5]\d\s*(?:hrs?|hours|h)\b)"
@@ -56,15 +66,17 @@ _BEFORE = rf"(?:(?<![\d:]){_CLOCK}\s*,?\s*(?:on\s+(?:the\s+)?)?)?{_WEEKDAY}(?<![
 _SURE_DATES = (
     rf"{_YEAR4}([-/._ ]){_MONTH}\1{_DAY}(?!\d)",  # 2021-03-04
     rf"{_YEAR4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{{4,6}}(?:\.\d+)?)?(?!\w)",  # 20210304, 20210304104500
-    rf"(?:{_DAY}([-/.]){_MONTH}\1|{_MONTH}([-/.]){_DAY}\2){_YEAR4}(?!\d)",  # 03/04/2021
+    rf"(?:{_DAY}\s?([-/.])\s?{_MONTH}\s?\1|{_MONTH}\s?([-/.])\s?{_DAY}\s?\2)\s?{_YEAR4}(?!\d)",  # 03/04/2021
+    rf"{_DAY}([./-]){_ROMAN_MONTH}\1{_YEAR4}(?!\d)",  # 4.III.2021
     rf"{_DAY}\.\s{_MONTH}\.\s?{_YEAR4}(?!\d)",  # 4. 3. 2021
-    rf"{_DAY}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s./-]*{_MONTH_NAME}\.?[\s,./-]*{_YEAR}{NOT_A_SIZE}",  # 4th of March, 2021
-    rf"{_MONTH_NAME}\.?[\s./-]*{_DAY}(?:st|nd|rd|th)?(?:\s*,\s*|[\s./-]+){_YEAR}{NOT_A_SIZE}",  # March 4, 2021
+    rf"{_NTH}(?:\s+(?:of|de|di))?[\s./-]*{_MONTH_NAME}\.?(?:\s+de)?[\s,./-]*{_YEAR}{NOT_A_SIZE}",  # 4th of March, 2021
+    rf"{_MONTH_NAME}\.?[\s./-]*(?:the\s+)?{_NTH}(?:\s*,\s*|[\s./-]+){_YEAR}{NOT_A_SIZE}",  # March 4, 2021
     rf"{_YEAR4}[\s./-]+{_MONTH_NAME}[\s./-]+{_DAY}(?!\d)",  # 2021-Mar-04
     rf"{_MONTH_NAME}\.?[\s,./-]*(?:of\s+)?(?:{_YEAR4}|'\d{{2}})(?!\d)",  # Mar 2021, March '21
 )
 _COUNTABLE_DATES = (
     rf"(?:{_DAY}([-/.]){_MONTH}\1|{_MONTH}([-/.]){_DAY}\2)\d{{2}}(?!\w)(?!-\d){NOT_A_SIZE}",  # 03/04/21
+    rf"(?:{_DAY}\s{_MONTH}|{_MONTH}\s{_DAY})\s{_YEAR4}(?!\w){NOT_A_SIZE}",  # 03 04 2021
     rf"{_MONTH}[-/.]{_YEAR4}(?!\w){NOT_A_SIZE}",  # 03/2021
     rf"{_YEAR4}[-/](?:0[1-9]|1[0-2])(?!\w){NOT_A_SIZE}",  # 2021-03
 )
@@ -82,13 +94,16 @@ _MONTH_ALONE = re.compile(
     r"\b(?:in|since|from|of|last|during|until|early|late|mid)[\s-]+"
     r"(?P<it>January|February|March|April|May|June|July|August|September|October|November|December)\b"
 )
-_BIRTH_YEAR = re.compile(rf"\b(?:born(?:\s+in)?|birth\s*year|year\s+of\s+birth|yob|dob)\s*:?\s*(?P<it>{_YEAR4})\b", _I)
+_BIRTH_YEAR = re.compile(
+    rf"\b(?:born(?:\s+in)?|b\.|birth\s*year|year\s+of\s+birth|yob|dob)\s*:?\s*(?P<it>{_YEAR4})\b", _I
+)
 _CLOCK_ALONE = re.compile(
     r"(?<![\d:/.])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?\s*(?:[ap]m\b|[ap]\.m\.|hrs?\b|hours\b)", _I
 )
 _NAMED_DAYS = (
     re.compile(rf"(?<![\w/.:-]){_DAY}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s-]+{_MONTH_NAME}\b(?!\s*\d)", _I),  # 4 March
-    re.compile(rf"\b{_MONTH_NAME}\.?\s+(?:the\s+)?{_DAY}(?:st|nd|rd|th)?(?![\w/-]){NOT_A_SIZE}", _I),  # March 4
+    re.compile(rf"\b{_MONTH_NAME}\.?[\s/-]+(?:the\s+)?{_DAY}(?:st|nd|rd|th)?(?![\w/-]){NOT_A_SIZE}", _I),  # March 4
+    re.compile(rf"\b(?:{_ORDINAL})\s+of\s+{_MONTH_NAME}\b|\b{_MONTH_NAME}\s+(?:the\s+)?(?:{_ORDINAL})\b", _I),
 )
 _VERB_MAY = re.compile(r"(?<![A-Za-z])(?:MAY|may)(?![A-Za-z])")
 """Without a year, only "May" is the month: "segment 4 may represent"."""
@@ -96,7 +111,7 @@ _VERB_MAY = re.compile(r"(?<![A-Za-z])(?:MAY|may)(?![A-Za-z])")
 # ---- addresses and numbers ------------------------------------------------------------------------------------------
 _URL = re.compile(
     r"(?:https?|ftp|file|dicomweb)(?:\+\w+)?://[^\s<>\"]*[\w/=]|\bwww\.[\w-]+\.[^\s<>\"]*[\w/=]"
-    r"|(?<![\w.@-])[a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info)\b(?:/(?:[^\s<>\"]*[\w/=])?)?",
+    r"|(?<![\w.@-])[a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info|local|lan|intranet)\b(?:/(?:[^\s<>\"]*[\w/=])?)?",
     _I,
 )
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)*")
@@ -104,7 +119,8 @@ _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){4,}(?!\d)")
 _NUMBER_WORD = r"(?:id\b|identifier|number|n[or]\s*[.:#]|\#)"
 _LABELLED_ID = re.compile(
     rf"\b(?:(?:MRN|PID|SSN|NHS|CHI|accession|medical\s+record|social\s+security|acc\.?(?=\s*[#:]))(?:\s*{_NUMBER_WORD})?"
-    r"|(?:patient|hospital|case|exam|order|study|visit|encounter|account|insurance|policy|episode|requisition|record)"
+    r"|(?:patient|hospital|case|exam|order|study|visit|encounter|account|insurance|policy|episode|requisition|record"
+    r"|specimen|pathology|serial|lot|chart|device)"
     rf"\s*{_NUMBER_WORD}|(?-i:ID|Id)(?=\s*[:#]))\s*(?:is|was)?\s*[:#.]{{0,2}}\s*"
     rf"(?P<it>(?=[\w./-]*\d)[A-Za-z]{{0,6}}[ -]?\d[\w/-]*(?:[ -]\d{{3,}})*){NOT_A_SIZE}",
     _I,
@@ -116,6 +132,7 @@ _CODED_NUMBER = re.compile(r"(?<![\w./-])[A-Za-z]{1,6}[-/]?\d{2,4}[-/]\d{4,}(?![
 _GROUPED_NUMBER = re.compile(  # 123-45-6789; but not 2019-2021
     rf"(?<![\w./-])(?=[\d-]{{8,}})(?!{_YEAR4}-{_YEAR4}\b)\d{{2,}}(?:-\d{{2,}}){{1,4}}(?![\w/-]){NOT_A_SIZE}", _I
 )
+_POSTCODE = re.compile(r"\b(?-i:[A-Z]{2})[ ,]+\d{5}(?:-\d{4})?(?![\w./-])", _I)  # IL 62704
 _LABELLED_PHONE = re.compile(
     r"\b(?:tel(?:ephone)?|phone|mobile|cell|pager|beeper|bleep|fax|ext(?:ension)?|call\s*back|dect)\b"
     rf"\.?\s*(?:number|no\.?|at|is)?\s*[:#]?\s*(?P<it>\(?\d(?:[ ().-]{{0,2}}\d){{2,14}}){NOT_A_SIZE}",
@@ -143,6 +160,8 @@ _AGES = (
     r"\bage[ds]?(?:\s+of)?\s*:?\s*(?P<it>9\d|1[0-4]\d)\b(?!\s*(?:mm|cm|%))",
     r"(?<!\w)(?P<it>0?9\d|1[0-4]\d)y(?!\w)",
     rf"\b(?P<it>{_OLD_IN_WORDS})(?=[\s-]+years?[\s-]+(?:old|of\s+age))",
+    rf"\bage[ds]?\s+(?P<it>{_OLD_IN_WORDS})\b",
+    r"\b(?P<it>(?:super)?centenarian|nonagenarian)s?\b",
 )
 
 
@@ -157,6 +176,7 @@ _ALWAYS: list[tuple[re.Pattern[str], Tag]] = [
     *_compiled(Tag.DATE, *(form + _TIME_AFTER for form in _SURE_DATES), before=_BEFORE),
     *((pattern, Tag.DATE) for pattern in (_DAY_AND_MONTH, _MONTH_ALONE, _BIRTH_YEAR, _CLOCK_ALONE)),
     (_LABELLED_PHONE, Tag.PHONE),
+    (_POSTCODE, Tag.ID),
     *((pattern, Tag.ID) for pattern in (_LABELLED_ID, _LONG_NUMBER, _CODED_NUMBER)),
     *_compiled(Tag.AGE, *_AGES),
 ]

@@ -79,12 +79,12 @@ def plan_shards(
 
 
 def is_done(shards_dir: Path, plan: ShardPlan) -> bool:
-    """Whether this very shard was written whole."""
+    """Whether this very shard was written whole, and nothing in it is worth another try."""
     try:
         marker = json.loads((shards_dir / plan.name / MARKER).read_text())
     except (OSError, ValueError):
         return False
-    return bool(marker.get("fingerprint") == plan.fingerprint)
+    return bool(marker.get("fingerprint") == plan.fingerprint and not marker.get("retry"))
 
 
 def clean(shards_dir: Path, plans: Iterable[ShardPlan]) -> None:
@@ -104,13 +104,12 @@ class ShardDirectory:
         self._final = shards_dir / plan.name
 
     def write_lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one JSON object a line."""
-        text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
-        _write_synced(self.path / name, text)
+        """Write one JSON object a line; ASCII, since ids and paths may hold line separators and broken characters."""
+        _write_synced(self.path / name, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
-    def commit(self, counts: Mapping[str, int]) -> None:
-        """Mark and rename; from here on the shard is done."""
-        marker = {"fingerprint": self.plan.fingerprint, "counts": dict(counts)}
+    def commit(self, counts: Mapping[str, int], *, retry: bool = False) -> None:
+        """Mark and rename; from here on the shard is done. ``retry``: but the next run builds it again."""
+        marker = {"fingerprint": self.plan.fingerprint, "counts": dict(counts), "retry": retry}
         _write_synced(self.path / MARKER, json.dumps(marker, sort_keys=True))
         if self._final.exists():
             shutil.rmtree(self._final)
@@ -147,7 +146,8 @@ def _plain(value: object) -> object:
 
 
 def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # private: it names patients
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -6,17 +6,19 @@ A volume lives from the moment the engine pulls its first job until its last ans
 
 from __future__ import annotations
 
-import logging
+import re
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct import load_stack
+from cohort_builder.engines import BROKEN_ENGINE, ENGINE_FAILED, answer_all, loaded_extractor, loaded_segmenter
+from cohort_builder.errors import CohortError
 from cohort_builder.jobs import StackPlan, Target, plan_stacks
 from cohort_builder.pacs import open_index
 from cohort_builder.patient import PatientCase, ReadReport, read_patient
@@ -26,9 +28,7 @@ from cohort_builder.scope import Scope
 from cohort_builder.shards import ShardDirectory, ShardPlan
 from cohort_builder.types import Decision, Link, Skip
 from exports.parquet import ShardWriter
-from nlp import load_extractor
 from nlp.types import Report
-from segmentation import load_segmenter
 from segmentation.checks import check_mask
 from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Segmenter, Volume
 
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from cohort_builder.pacs import Index
     from nlp.findings import Extractor
 
-logger = logging.getLogger("cohort_builder")
 T = TypeVar("T")
 _TIERS = "ABC"
+_WORTH_ANOTHER_TRY = BROKEN_ENGINE | {"extractor_failed", "unexpected_error"}  # code may be mended while the files stay
+_BEFORE_LESIONS = frozenset({"annotations", "locate", "patient"})  # what fails there would have been a lesion
+_CODE = re.compile(r"[a-z][a-z_]{2,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def build_shard(task: ShardTask) -> ShardSummary:
         index.close()
     for name, rows in run.private.items():
         directory.write_lines(f"{name}.jsonl", rows)
-    directory.commit(run.counts)
+    directory.commit(run.counts, retry=run.retry)
     return ShardSummary(task.plan.name, run.counts)
 
 
@@ -110,9 +112,10 @@ class _ShardRun:
         self.task, self.index, self.writer = task, index, writer
         self.pseudonyms = Pseudonyms(task.key)
         self.records = RecordMaker(self.pseudonyms, task.config, task.software)
-        self.segmenter = _segmenter(task.segmenter, task.weights, task.device)
-        self.extractor = _extractor(task.extractor)
+        self.segmenter = loaded_segmenter(task.segmenter, task.weights, task.device)
+        self.extractor = loaded_extractor(task.extractor)
         self.counts: dict[str, int] = {}
+        self.retry = False
         self.private: dict[str, list[Mapping[str, Any]]] = {"skips": [], "links": [], "crosswalk": [], "offsets": []}
         self._queue: deque[_OpenStack | _PatientEnd] = deque()
         self._stack_of: dict[str, _OpenStack] = {}
@@ -120,41 +123,50 @@ class _ShardRun:
 
     def build(self) -> None:
         """Segment and write everything."""
-        for answer in self.segmenter.segment(self._jobs()):
+        for answer in answer_all(self.segmenter, self._jobs()):
             self._stack_of.pop(answer.job_id).answers[answer.job_id] = answer
             self._write_what_is_complete()
-        for job_id, stack in self._stack_of.items():
-            stack.answers[job_id] = SegmentationFailure(job_id, "no_answer", "the engine did not answer this lesion")
-        self._stack_of = {}
         self._write_what_is_complete()
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def _jobs(self) -> Iterator[SegmentationJob]:
         for patient_key in self.task.plan.patient_keys:
-            reports = self.task.reports.get(patient_key, ())
-            case = self._guard("patient", patient_key, partial(self._read, patient_key, reports))
-            if case is None:
+            # In keyed order, as everything published: that of the table tells which report came first.
+            reports = tuple(
+                sorted(
+                    self.task.reports.get(patient_key, ()),
+                    key=lambda pair: self.pseudonyms.pseudonym("report", pair[0].report_id),
+                )
+            )
+            read = self._guard("patient", patient_key, partial(self._read, patient_key, reports))
+            if read is None:
                 continue
-            plans, skips = plan_stacks(case.lesions, self.index)
-            self._skip_all((*case.skips, *skips))
+            case, plans = read
             placed = {target.lesion.lesion_id for plan in plans for target in plan.targets}
             self._lost.update({i.lesion_id: "NO_VOLUME" for i in case.lesions if i.lesion_id not in placed})
             for plan in sorted(plans, key=lambda p: self.pseudonyms.pseudonym("series", stack_key(p.stack))):
-                yield from self._open(case, plan)
+                targets = sorted(plan.targets, key=lambda t: self.pseudonyms.pseudonym("lesion", t.lesion.lesion_id))
+                yield from self._open(case, replace(plan, targets=tuple(targets)))
             self._queue.append(_PatientEnd(case))
 
-    def _read(self, patient_key: str, reports: tuple[tuple[Report, Scope], ...]) -> PatientCase:
-        return read_patient(patient_key, self.index, reports, self.extractor, self.task.config.link)
+    def _read(self, patient_key: str, reports: tuple[tuple[Report, Scope], ...]) -> tuple[PatientCase, list[StackPlan]]:
+        case = read_patient(patient_key, self.index, reports, self.extractor, self.task.config.link)
+        plans, skips = plan_stacks(case.lesions, self.index)
+        self._skip_all((*case.skips, *skips))
+        return case, plans
 
     def _open(self, case: PatientCase, plan: StackPlan) -> Iterator[SegmentationJob]:
         volume = self._guard("volumes", plan.stack.series_instance_uid, partial(load_stack, plan.stack))
-        if volume is None:
-            self._lost.update({target.lesion.lesion_id: "NO_VOLUME" for target in plan.targets})
+        jobs = None if volume is None else self._guard("volumes", stack_key(plan.stack), partial(plan.jobs, volume))
+        if volume is None or jobs is None:
+            detail = "the CT under the annotation could not be read; the skip of its series says why"
+            for target in plan.targets:
+                self._lose(target, "NO_VOLUME", "volume_unreadable", detail, failure=True)
             return
         opened = _OpenStack(case, plan, volume)
         self._queue.append(opened)
-        for job in plan.jobs(volume):
+        for job in jobs:
             self._stack_of[job.job_id] = opened
             yield job
 
@@ -162,6 +174,8 @@ class _ShardRun:
         """Run ``work``; what goes wrong costs this item, by name, and never the cohort."""
         try:
             return work()
+        except CohortError:
+            raise
         except GeometryError as error:
             self._skip(Skip(stage, item, "geometry", str(error), failure=True, private={"uid": item}))
         except Exception as error:  # noqa: BLE001 - one study, whatever is wrong with it, must not stop ten years of them
@@ -193,30 +207,60 @@ class _ShardRun:
         lesion_ids = [lesion.target.lesion.lesion_id for lesion in accepted]
         place = self._write_volume(opened, volume, lesion_ids, linked=any(i in said for i in lesion_ids))
         for lesion, lesion_id in zip(accepted, lesion_ids, strict=True):
-            for one in said.get(lesion_id, [None]):
-                self.writer.add_finding(self.records.finding(lesion, one, place))
-                self._count("unlinked_lesions" if one is None else "findings")
-                self._count(f"tier_{lesion.quality.tier}")
+            self._write_lesion(lesion, said.get(lesion_id, [None]), place)
             self._crosswalk("lesion", lesion_id)
         opened.volume = None
+
+    def _write_lesion(self, lesion: SegmentedLesion, said: Iterable[Said | None], place: VolumePlace) -> None:
+        lesion_id = lesion.target.lesion.lesion_id
+        for one in said:
+            record = self._guard("segmentation", lesion_id, partial(self.records.finding, lesion, one, place))
+            if record is None:
+                self._fail(lesion_id, "SEGMENTATION_FAILED")
+                continue
+            self.writer.add_finding(record)
+            self._count("unlinked_lesions" if one is None else "findings")
+            self._count(f"tier_{lesion.quality.tier}")
 
     def _judge(self, opened: _OpenStack, target: Target, volume: Volume) -> SegmentedLesion | None:
         """Accept a mask with its quality, or record why the lesion has none."""
         lesion_id, stack = target.lesion.lesion_id, opened.plan.stack
         mask = opened.answers[lesion_id]
-        source = {"source": target.strokes[0].annotation.annotation_id}
         if isinstance(mask, SegmentationFailure):
-            self._lost[lesion_id] = "SEGMENTATION_FAILED"
-            self._skip(Skip("segmentation", lesion_id, mask.reason, mask.detail, private=source))
+            self._lose_to_engine(target, mask)
             return None
         (job,) = StackPlan(stack, (target,)).jobs(volume)
-        quality = check_mask(mask, job)
+        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, job))
+        if quality is None:
+            self._fail(lesion_id, "SEGMENTATION_FAILED")
+            return None
         if _TIERS.index(quality.tier) > _TIERS.index(self.task.config.min_tier):
-            self._lost[lesion_id] = "MASK_REJECTED"
             detail = f"tier {quality.tier} is below min_tier {self.task.config.min_tier}: {', '.join(quality.flags)}"
-            self._skip(Skip("segmentation", lesion_id, "mask_not_believable", detail, private=source))
+            self._lose(target, "MASK_REJECTED", "mask_not_believable", detail)
             return None
         return SegmentedLesion(opened.case.patient_key, target, stack, volume, mask, quality)
+
+    def _lose_to_engine(self, target: Target, failure: SegmentationFailure) -> None:
+        """Record a failure of the engine; the words of an engine that is not ours stay private."""
+        ours = isinstance(self.task.segmenter, str) or failure.reason in BROKEN_ENGINE
+        reason = failure.reason if _CODE.fullmatch(failure.reason) else ENGINE_FAILED
+        detail = (
+            failure.detail if ours else "the engine's own failure; its words stand in the private copy of the skips"
+        )
+        broken = reason in BROKEN_ENGINE
+        self._lose(target, "SEGMENTATION_FAILED", reason, detail, failure=broken, said=failure.detail)
+
+    def _lose(
+        self, target: Target, outcome: str, reason: str, detail: str, *, failure: bool = False, **private: str
+    ) -> None:
+        """Record that a lesion gets no row, and what became of its phrases."""
+        lesion_id = target.lesion.lesion_id
+        stage = "volumes" if outcome == "NO_VOLUME" else "segmentation"
+        private |= {"source": target.strokes[0].annotation.annotation_id}
+        self._lost[lesion_id] = outcome
+        if failure:
+            self._fail(lesion_id, outcome)
+        self._skip(Skip(stage, lesion_id, reason, detail, failure=failure, private=private))
 
     def _write_volume(self, opened: _OpenStack, volume: Volume, lesion_ids: list[str], *, linked: bool) -> VolumePlace:
         policy = self.task.config.volumes
@@ -240,7 +284,11 @@ class _ShardRun:
                 for link in read.links
                 if link.decision is Decision.LINKED and link.finding_id and link.lesion_id in self._lost
             }
-            self.writer.add_report(self.records.report(case.patient_key, read, outcomes))
+            make = partial(self.records.report, case.patient_key, read, outcomes)
+            record = self._guard("reports", read.report.report_id, make)
+            if record is None:
+                continue
+            self.writer.add_report(record)
             self._count("reports")
             self._crosswalk("report", read.report.report_id)
             offsets = self.pseudonyms.pseudonym("report", read.report.report_id)
@@ -296,8 +344,15 @@ class _ShardRun:
     def _skip(self, skip: Skip) -> None:
         self.private["skips"].append(private_skip(skip, self.pseudonyms))
         self._count("skips")
+        self.retry |= skip.reason in _WORTH_ANOTHER_TRY
         if skip.failure:
-            self._count("failures")
+            kind = "before_lesions" if skip.stage in _BEFORE_LESIONS else skip.stage
+            self._count(f"failures_{kind}")
+
+    def _fail(self, lesion_id: str, outcome: str) -> None:
+        """Note that a lesion gets no row because something is broken."""
+        self._lost[lesion_id] = outcome
+        self._count("lesions_failed")
 
     def _count(self, name: str, n: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + n
@@ -330,22 +385,3 @@ def _said(reports: Iterable[ReadReport]) -> dict[str, list[Said | None]]:
             if link.decision is Decision.LINKED and link.lesion_id and link.finding_id:
                 said.setdefault(link.lesion_id, []).append(Said(read, findings[link.finding_id], link))
     return said
-
-
-@lru_cache(maxsize=1)
-def _named_segmenter(name: str, weights: str | None, device: str | None) -> Segmenter:
-    return load_segmenter(name, weights=weights, device=device)
-
-
-def _segmenter(segmenter: str | Segmenter, weights: str | None, device: str | None) -> Segmenter:
-    """Load once a process: weights are large."""
-    return _named_segmenter(segmenter, weights, device) if isinstance(segmenter, str) else segmenter
-
-
-@lru_cache(maxsize=1)
-def _named_extractor(name: str) -> Extractor:
-    return load_extractor(name)
-
-
-def _extractor(extractor: str | Extractor) -> Extractor:
-    return _named_extractor(extractor) if isinstance(extractor, str) else extractor

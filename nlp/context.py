@@ -54,6 +54,7 @@ _DEVICE_LEFT = re.compile(
 _DELTA = re.compile(
     rf"(?:{_CHANGE}|growth)\b(?:\s+(?:in|of|the|its|their|maximum|size|diameter|length|axis|long|short|slightly|thickness|about)){{0,6}}"
     rf"\s+by\s+(?:{_ABOUT}\s*)?$|\b(?:difference|change|increase|growth)\s+of\s+(?:{_ABOUT}\s*)?$"
+    rf"|\b(?:grown|grew|shrunk|shrank)\s+(?:{_ABOUT}\s*)?$"
 )
 _DELTA_RIGHT = re.compile(r"^\s*(?:interval\s+)?(?:increase|decrease|growth|reduction|difference|change)\b")
 
@@ -146,6 +147,7 @@ _CURRENT_RIGHT = re.compile(
     r"^\s*(?:in\s(?:size|diameter|thickness)\s*)?,?\s*(?:(?:now|currently|today)\b(?![^.;§]{0,30}§)|(?:in|on|at)\s+(?:the\s+)?(?:current|present|today's|this)\s)"
 )
 _PRIOR_LEFT = (
+    rf"\b(?:history\s+of|last\s+(?:year|month|week))\W{{0,3}}{_FILLER}{{0,5}}$",
     rf"\b(?:previously|formerly|initially|originally|prev\.?|earlier|prior(?:\s+to\s+that)?)\W{{0,3}}{_FILLER}{{0,7}}$",
     rf"\b{_BEFORE}\s+(?:\w+\s+)?{_EXAM}[\s:(]+{_FILLER}{{0,7}}$",
     rf"\b(?:previous|prior|baseline)\s+{_FILLER}{{0,4}}$",
@@ -188,6 +190,7 @@ _PRIOR_RIGHT = (
         rf"^\s*{_SIZE_WORD}(?:(?:nodule|lesion|mass|node|lymph\snode|cyst)\s+)?(?:as\s+)?(?:on|in|from|dated|at|by)\s+(?:the\s+|a\s+)?"
         rf"(?:{_BEFORE}\s+)?(?:(?:{_EXAM})\s*)?(?:(?:of|on|from|dated|in)\s+)?(?:the\s+)?†"
     ),
+    r"^\s*,?\s*\(?(?:last\s+(?:year|month|week)|at\s+that\s+time|back\s+then)\b(?![^.;]{0,20}§)",
     r"^\s*,?\s*\(?†",
     r"^\s*(?:→|⟶|-+>|=>)",
     rf"^\s*(?:nodule|lesion|mass|node|cyst)s?\s+(?:seen\s+|noted\s+)?(?:on|in|at)\s+(?:the\s+)?{_BEFORE}\b(?![^.;]*\b(?:unchanged|stable)\b)",

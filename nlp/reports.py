@@ -38,8 +38,12 @@ _IDENTIFYING = re.compile(
     r"(?:^|_)(?:names?|surname|forename|initials|birth\w*|dob|born|mrn|ssn|nhs\w*|insurance\w*|social_security\w*|address|street|"
     r"city|zip|postcode|postal\w*|phone|telephone|mobile|fax|e?mail|physicians?|doctor|radiologist|referr\w*|requester|"
     r"requesting\w*|author\w*|reader\w*|operator\w*|technologist|signed\w*|dictated\w*|other_patient_ids?|(?:visit|encounter|"
-    r"admission|case|order|account|hospital|medical_record|patient)_?(?:id|number|no|nr|code)s?|institution\w*|department|ward)(?:_|$)"
+    r"admission|case|order|account|hospital|medical_record|patient)_?(?:id|number|no|nr|code)s?|institution\w*|department|ward|"
+    r"clinician|consultant|surgeon|gp|attending|resident|provider|requestor|ordering\w*|interpreting\w*|transcri\w*|guardian|"
+    r"(?:verified|approved|reported|reviewed)_by|next_of_kin|contact\w*|employer|nachname|vorname|familienname|geburts\w*|"
+    r"nom|prenom|apellidos?|nombre|cognome|nome)(?:_|$)|^(?:patient|pat|clinic|hospital)$"
 )
+_COLUMN_NAME = re.compile(r"[a-z][a-z_.-]{0,24}", re.IGNORECASE)  # of a form that can be shown
 _DAY = re.compile(r"(?P<year>\d{4})(?P<dash>-?)(?P<month>\d{2})(?P=dash)(?P<day>\d{2})(?:[T ]\d{2}:\d{2}.*)?")
 _DELIMITERS = ",;\t"
 _JSON_SUFFIXES = {".jsonl", ".ndjson"}
@@ -53,6 +57,14 @@ class _Table:
     name: str
     columns: tuple[str, ...]
     rows: Callable[[], Iterator[Row | ReportError]]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file and what messages call it: its own name may be a patient's."""
+
+    path: Path
+    name: str
 
 
 def read_reports(source: object, *, on_error: OnError | None = None) -> Iterator[Report]:
@@ -77,8 +89,8 @@ def read_reports(source: object, *, on_error: OnError | None = None) -> Iterator
     ------
     ReportError
         At the call: a file that is absent or of an unknown kind, or a table without the needed columns. While
-        streaming: a file that is not UTF-8; and, without ``on_error``, an unusable row. Messages name files and
-        columns, never a value.
+        streaming: a file that is not UTF-8; and, without ``on_error``, an unusable row. Messages
+        number files and rows, and never quote a value or a file's name.
     """
     tables = _tables(source)
     if tables is None:
@@ -91,7 +103,7 @@ def read_reports(source: object, *, on_error: OnError | None = None) -> Iterator
 def _tables(source: object) -> list[_Table] | None:
     """The tables of a source; None for reports that are reports already."""
     if isinstance(source, (str, Path)):
-        return [_file_table(Path(source))]
+        return [_file_table(_File(Path(source), "the reports file"))]
     kind = f"{type(source).__module__}.{type(source).__qualname__}"
     if kind.startswith("pandas.") and kind.endswith("DataFrame"):
         return [_frame_table(source)]
@@ -100,7 +112,8 @@ def _tables(source: object) -> list[_Table] | None:
     if kind.startswith("datasets."):
         return [_dataset_table(source)]
     if isinstance(source, Sequence) and source and all(isinstance(item, (str, Path)) for item in source):
-        return [_file_table(Path(item)) for item in source if isinstance(item, (str, Path))]
+        names = [f"reports file {number} of {len(source)}" for number in range(1, len(source) + 1)]
+        return [_file_table(_File(Path(str(item)), name)) for item, name in zip(source, names, strict=True)]
     return None
 
 
@@ -145,6 +158,8 @@ def _unique(items: Iterable[Report | ReportError], on_error: OnError | None) -> 
             error = ReportError(
                 "report_id was already used by an earlier row; it must be unique, the first row is kept"
             )
+        if isinstance(item, Report) and not _is_unicode(item):
+            error = ReportError("the row holds half a surrogate pair, which is no text; export it again as UTF-8")
         if isinstance(item, Report) and error is None:
             seen.add(item.report_id)
             yield item
@@ -154,35 +169,52 @@ def _unique(items: Iterable[Report | ReportError], on_error: OnError | None) -> 
             on_error(error, number)
 
 
-def _file_table(path: Path) -> _Table:
-    suffix = path.suffix.lower()
-    if not path.is_file():
-        raise ReportError(f"no reports file {path.name!r} at the given place")
+def _is_unicode(report: Report) -> bool:
+    """Whether a report can be written: JSON may escape halves of surrogate pairs, which no file can hold."""
+    texts = (report.report_id, report.text, report.language, report.patient_id or "")
+    return all(text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text) for text in texts)
+
+
+def _file_table(file: _File) -> _Table:
+    suffix = file.path.suffix.lower()
+    if not file.path.is_file():
+        raise ReportError(f"{file.name} is not there; check its path")
     if suffix in _JSON_SUFFIXES:
-        first = next(_json_rows(path), None)
+        first = next(_json_rows(file), None)
         columns = tuple(first) if isinstance(first, Mapping) else ()
-        return _Table(path.name, columns, lambda: _json_rows(path))
+        return _Table(file.name, columns, lambda: _json_rows(file))
     if suffix in _CSV_SUFFIXES:
-        return _Table(path.name, _csv_columns(path), lambda: _csv_rows(path))
+        return _Table(file.name, _csv_columns(file), lambda: _csv_rows(file))
     raise ReportError(
-        f"{path.name!r} is neither CSV ({', '.join(sorted(_CSV_SUFFIXES))}) nor JSON Lines (.jsonl, .ndjson)"
+        f"{file.name} is neither CSV ({', '.join(sorted(_CSV_SUFFIXES))}) nor JSON Lines (.jsonl, .ndjson)"
     )
 
 
-def _csv_columns(path: Path) -> tuple[str, ...]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        return tuple(next(csv.reader(_decoded(lines, path), delimiter=_delimiter(path)), ()))
+def _csv_columns(file: _File) -> tuple[str, ...]:
+    with file.path.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            return tuple(next(_csv_reader(lines, file), ()))
+        except csv.Error as error:
+            raise ReportError(f"the first line of {file.name} is not readable as CSV ({error})") from error
 
 
-def _csv_rows(path: Path) -> Iterator[Row | ReportError]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(_decoded(lines, path), delimiter=_delimiter(path))
+def _csv_reader(lines: Iterable[str], file: _File) -> Iterator[list[str]]:
+    # Strict: else a quote that is never closed swallows the next rows, and one patient's text gets another's keys.
+    return csv.reader(_decoded(lines, file), delimiter=_delimiter(file), strict=True)
+
+
+def _csv_rows(file: _File) -> Iterator[Row | ReportError]:
+    with file.path.open(encoding="utf-8-sig", newline="") as lines:
+        counted = _Counted(lines)
+        rows = _csv_reader(counted, file)
         columns = next(rows, [])
         while True:
+            begin = counted.done + 1
             try:
                 values = next(rows, None)
             except csv.Error as error:
-                yield ReportError(f"the row is not readable as CSV ({error})")
+                where = f"line {begin}" if counted.done <= begin else f"lines {begin} to {counted.done}"
+                yield ReportError(f"{where} of {file.name} cannot be read as CSV ({error}); is a quote not closed?")
                 continue
             if values is None:
                 return
@@ -194,15 +226,27 @@ def _csv_rows(path: Path) -> Iterator[Row | ReportError]:
                 yield dict(zip(columns, values, strict=True))
 
 
-def _delimiter(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        header = next(_decoded(lines, path), "")
+class _Counted:
+    """The lines of a file, and how many of them were read."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self.done = iter(lines), 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.done += 1
+            yield line
+
+
+def _delimiter(file: _File) -> str:
+    with file.path.open(encoding="utf-8-sig", newline="") as lines:
+        header = next(_decoded(lines, file), "")
     return max(_DELIMITERS, key=header.count)
 
 
-def _json_rows(path: Path) -> Iterator[Row | ReportError]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for line in _decoded(lines, path):
+def _json_rows(file: _File) -> Iterator[Row | ReportError]:
+    with file.path.open(encoding="utf-8-sig") as lines:
+        for line in _decoded(lines, file):
             if not line.strip():
                 continue
             try:
@@ -213,13 +257,13 @@ def _json_rows(path: Path) -> Iterator[Row | ReportError]:
             yield row if isinstance(row, dict) else ReportError("the line holds no JSON object")
 
 
-def _decoded(lines: Iterable[str], path: Path) -> Iterator[str]:
+def _decoded(lines: Iterable[str], file: _File) -> Iterator[str]:
     try:
         yield from lines
     except UnicodeDecodeError as error:
         raise ReportError(
-            f"{path.name!r} is not UTF-8 (first bad byte at {error.start} of a block); convert it first, for example "
-            f"with: iconv -f WINDOWS-1252 -t UTF-8 {path.name!r}"
+            f"{file.name} is not UTF-8 (first bad byte at {error.start} of a block); convert it first, for example "
+            f"with: iconv -f WINDOWS-1252 -t UTF-8 FILE"
         ) from error
 
 
@@ -243,7 +287,7 @@ def _arrow_table(table: Any) -> _Table:
 
 def _dataset_table(dataset: Any) -> _Table:
     if isinstance(dataset, Mapping):
-        raise ReportError(f"the datasets.DatasetDict has the splits {sorted(dataset)}; give one of them")
+        raise ReportError("a datasets.DatasetDict has several splits; give one of them")
     return _Table("the Dataset", tuple(dataset.column_names or ()), lambda: iter(dataset))
 
 
@@ -251,10 +295,13 @@ def _check_columns(table: _Table) -> None:
     mapping, _ = _mapping(table.name, table.columns)
     missing = [name for name in _NEEDED if name not in mapping]
     if missing:
+        # Where not one column is known, the first line is no header: it is the first patient and their report.
+        shown = [column for column in table.columns if _COLUMN_NAME.fullmatch(column)]
+        found = f"{len(table.columns)} columns, such as {shown}" if mapping else "no line with column names at its top"
         raise ReportError(
-            f"{table.name} lacks {' and '.join(repr(name) for name in missing)}; it has the columns "
-            f"{list(table.columns)}; needed are {list(_NEEDED)}, and accession_number, study_instance_uid or "
-            "patient_id with study_date to join a report to its study"
+            f"{table.name} lacks {' and '.join(repr(name) for name in missing)}; it has {found}; needed are "
+            f"{list(_NEEDED)}, and accession_number, study_instance_uid or patient_id with study_date to join a report "
+            "to its study"
         )
 
 

@@ -178,6 +178,7 @@ class EllipsoidSegmenter:
     """
 
     name = "ellipsoid"
+    revision = "1"
     supports: frozenset[type[Prompt]] = frozenset({Line, Bidimensional, Arrow})
 
     def __init__(self, *, assumed_diameter_mm: float = ASSUMED_DIAMETER_MM) -> None:
@@ -209,7 +210,7 @@ class EllipsoidSegmenter:
         else:
             return unsupported(job, self.name)
         filled, origin = fill_ellipsoid(ellipse, semi_z, job.volume)
-        return mask_from_volume(job.job_id, filled, f"{self.name}@1", origin=origin, flags=flags)
+        return mask_from_volume(job.job_id, filled, f"{self.name}@{self.revision}", origin=origin, flags=flags)
 
 
 def unsupported(job: SegmentationJob, engine: str) -> SegmentationFailure:

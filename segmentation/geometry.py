@@ -20,6 +20,7 @@ from segmentation.types import GeometryError
 FloatArray = NDArray[np.float64]
 
 HALF_PIXEL = 0.5
+_COSINE_ROUNDING = 2e-3  # what three decimals do to length and dot product; fewer misplace a far corner by 1 mm
 LPS_TO_RAS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
 _REVERSE_INDEX: FloatArray = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 
@@ -50,7 +51,8 @@ def slice_affine(
 
     Returns
     -------
-    (4, 4) affine whose slice column is the unit normal of the plane.
+    (4, 4) affine whose slice column is the unit normal of the plane. Rounded direction cosines are made unit and
+    perpendicular: as written they would stretch and shear the image.
 
     """
     position, orientation = _vector(image_position, 3), _vector(image_orientation, 6)
@@ -58,10 +60,11 @@ def slice_affine(
     if (spacing <= 0).any():
         raise GeometryError(f"PixelSpacing must be positive, got {tuple(spacing)}")
     along_row, along_column = orientation[:3], orientation[3:]
-    if abs(np.linalg.norm(along_row) - 1) > 1e-2 or abs(np.linalg.norm(along_column) - 1) > 1e-2:
+    if max(abs(np.linalg.norm(along_row) - 1), abs(np.linalg.norm(along_column) - 1)) > _COSINE_ROUNDING:
         raise GeometryError("ImageOrientationPatient must hold two unit vectors")
-    if abs(float(along_row @ along_column)) > 1e-2:
+    if abs(float(along_row @ along_column)) > _COSINE_ROUNDING:
         raise GeometryError("ImageOrientationPatient must hold two perpendicular vectors")
+    along_row, along_column = _orthonormal(along_row, along_column)
     affine = np.eye(4)
     affine[:3, 0] = np.cross(along_row, along_column)
     affine[:3, 1] = along_column * spacing[0]
@@ -125,6 +128,14 @@ def is_orthogonal(affine: FloatArray, *, tolerance: float = 1e-3) -> bool:
     """Whether the three index axes are perpendicular (a tilted gantry makes them not so)."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= tolerance)
+
+
+def _orthonormal(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Turn two nearly perpendicular unit vectors into exact ones, each by half of what is missing."""
+    half = float(u @ v) / 2
+    u, v = u - half * v, v - half * u
+    u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
+    return u, v
 
 
 def _vector(values: Sequence[float], length: int) -> FloatArray:

@@ -39,14 +39,15 @@ def test_python_of_the_readme_compiles() -> None:
 
 
 def test_every_reason_for_a_skip_is_explained() -> None:
-    """Every reason code that stands in the code stands in docs/skips.md, and the other way round."""
+    """No page documents a reason that the code does not have; tests/test_bad_input.py looks at the other direction."""
     explained = set(re.findall(r"^\| `([a-z0-9_]+)`", (ROOT / "docs" / "skips.md").read_text(), re.MULTILINE))
     source = "".join(
         p.read_text(encoding="utf-8")
         for p in [*(ROOT / "cohort_builder").rglob("*.py"), *(ROOT / "segmentation").rglob("*.py")]
     )
     assert len(explained) > 10
-    assert {reason for reason in explained if f'"{reason}"' not in source} == set()
+    made_of_parts = {reason for reason in explained if reason.startswith("compound_") and 'f"compound_{' in source}
+    assert {reason for reason in explained - made_of_parts if f'"{reason}"' not in source} == set()
 
 
 def test_reasons_of_the_demo_are_explained(demo: Path) -> None:

@@ -6,7 +6,7 @@ The simulated reports follow the working lists the linker was designed on: one t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cohort_builder.errors import ConfigError
-from cohort_builder.linking import LinkConfig, link
+from cohort_builder.linking import LinkConfig, link, withhold_contradictions
 from cohort_builder.matching import pair_probabilities
 from cohort_builder.types import (
     Annotation,
@@ -591,3 +591,66 @@ def test_a_higher_threshold_trades_recall_for_precision() -> None:
     loose, strict = (score(300, LinkConfig(linked=t), seed=3, noise=0.7) for t in (0.6, 0.97))
     assert strict.precision > loose.precision + 0.05
     assert strict.recall < loose.recall
+
+
+# ---- what an organ says of the side, and a pair of the length ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("anatomy", "said", "lies", "is_linked"),
+    [
+        ("spleen", None, Side.RIGHT, False),
+        ("spleen", None, Side.LEFT, True),
+        ("liver segment 6", None, Side.LEFT, False),
+        ("liver segment 2", None, Side.LEFT, True),
+        ("gallbladder", None, Side.LEFT, False),
+        ("gallbladder", None, Side.MIDLINE, True),
+        ("left liver lobe", Laterality.LEFT, Side.RIGHT, True),  # it crosses the midline
+        ("right liver lobe", Laterality.RIGHT, Side.LEFT, False),
+    ],
+)
+def test_an_organ_of_one_side_is_not_linked_on_the_other(anatomy, said, lies, is_linked):
+    one = replace(finding("f", size(12), side=said), anatomy=anatomy)
+    answers = link([one], [line("A", 12.0, side=lies)])
+    assert bool(linked(answers)) == is_linked
+
+
+def test_a_single_length_says_less_of_a_lesion_with_two_drawn_axes():
+    pair = lesion("A", drawn("A", 15.2, 11.0))
+    assert "axes" not in answer_of(link([finding("f", size(15, 11))], [pair]), "f").evidence
+    assert "axes" not in answer_of(link([finding("f", size(11, axis=Axis.SHORT))], [pair]), "f").evidence
+    assert "axes" not in answer_of(link([finding("f", size(15))], [line("A", 15.2)]), "f").evidence
+    alone = answer_of(link([finding("f", size(15))], [pair]), "f")
+    assert alone.evidence["axes"] == LinkConfig().one_of_pair < 0
+    assert alone.decision is Decision.AMBIGUOUS
+    assert linked(link([finding("f", size(15), images=IMAGE_1)], [pair])) == {"f": "A"}
+
+
+# ---- several reports of one study ----------------------------------------------------------------------------------
+
+
+def two_reports(first: dict, second: dict) -> list[dict[str, str]]:
+    """What stays linked when both reports say 12 mm of the one lesion that was drawn."""
+    drawn_once = line("A", 12.0)
+    reports = []
+    for name, facts in (("f", first), ("g", second)):
+        findings = [replace(finding(name, size(12)), **facts)]
+        reports.append((findings, link(findings, [drawn_once])))
+        assert linked(reports[-1][1]) == {name: "A"}
+    answers = withhold_contradictions(reports)
+    for (findings, _), kept in zip(reports, answers, strict=True):
+        assert [one.finding_id for one in kept if one.finding_id] == [f.finding_id for f in findings]
+        assert {one.lesion_id for one in kept if one.lesion_id} == {"A"}
+    return [linked(list(kept)) for kept in answers]
+
+
+def test_two_reports_that_say_different_things_of_one_lesion_are_withheld():
+    assert two_reports({"anatomy": "left upper lobe"}, {"anatomy": "liver segment 4"}) == [{}, {}]
+    assert two_reports({"laterality": Laterality.LEFT}, {"laterality": Laterality.RIGHT}) == [{}, {}]
+    assert two_reports({"anatomy": "left kidney"}, {"anatomy": "left adrenal"}) == [{}, {}]
+
+
+def test_two_reports_that_agree_on_one_lesion_stay_linked():
+    both = [{"f": "A"}, {"g": "A"}]
+    assert two_reports({"anatomy": "left upper lobe"}, {"anatomy": "left upper lobe apex"}) == both
+    assert two_reports({"anatomy": "left upper lobe"}, {"laterality": Laterality.LEFT}) == both

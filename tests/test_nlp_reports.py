@@ -129,9 +129,9 @@ def test_lines_of_json_may_have_different_keys(tmp_path: Path) -> None:
 
 
 def test_missing_columns_are_named_at_the_call(tmp_path: Path) -> None:
-    path = tmp_path / "export.csv"
+    path = tmp_path / "Jane Doe.csv"
     path.write_text("id,report,accession_number\n1,Jane Doe has a nodule,9\n")
-    with pytest.raises(ReportError, match=r"export\.csv") as error:
+    with pytest.raises(ReportError, match="the reports file lacks") as error:
         read_reports(path)
     message = str(error.value)
     assert all(word in message for word in ("'report_id'", "'text'", "'report'", "accession_number"))
@@ -139,11 +139,13 @@ def test_missing_columns_are_named_at_the_call(tmp_path: Path) -> None:
     assert str(tmp_path) not in message
 
 
-@pytest.mark.parametrize("name", ["absent.csv", "reports.xlsx"])
-def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
-    (tmp_path / "reports.xlsx").write_bytes(b"PK")
-    with pytest.raises(ReportError, match=name):
-        read_reports(tmp_path / name)
+@pytest.mark.parametrize(("name", "message"), [("Jane.csv", "is not there"), ("Jane.xlsx", "is neither CSV")])
+def test_files_that_cannot_be_read(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "Jane.xlsx").write_bytes(b"PK")
+    (tmp_path / "good.csv").write_text("report_id,text\n")
+    with pytest.raises(ReportError, match=f"reports file 2 of 2 {message}") as error:
+        read_reports([tmp_path / "good.csv", tmp_path / name])
+    assert "Jane" not in str(error.value)
 
 
 def test_two_columns_for_one_thing_are_refused() -> None:
@@ -160,7 +162,7 @@ def test_other_objects_are_refused(source: object) -> None:
 def test_other_encodings_are_refused_with_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("report_id,text\n1,Größe 12 mm\n".encode("cp1252"))
-    with pytest.raises(ReportError, match=r"latin\.csv.*not UTF-8.*iconv"):
+    with pytest.raises(ReportError, match=r"the reports file is not UTF-8.*iconv"):
         list(read_reports(path))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -346,7 +347,9 @@ def test_spans_ids_and_sizes_hold_together(text: str) -> None:
     assert len({finding.finding_id for finding in findings}) == len(findings)
     sizes = [size for finding in findings for size in finding.sizes]
     assert len({size.span for size in sizes}) == len(sizes)  # no size belongs to two findings
-    assert set(sizes) <= set(find_sizes(text))
+    assert {replace(s, kind=SizeKind.LESION) for s in sizes} <= {
+        replace(s, kind=SizeKind.LESION) for s in find_sizes(text)
+    }
     for finding in findings:
         for mention in finding.mentions:
             (start, end), (first, last) = mention.phrase, mention.sentence
@@ -382,3 +385,61 @@ def test_a_phrase_keeps_the_words_that_lead_into_it(phrase: str) -> None:
     text = f"No effusion. {phrase}. End."
     (finding,) = [f for f in extract(text) if f.sizes]
     assert phrases(text, finding) == [phrase]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Left upper lobe nodule 15 mm (12 mm).",
+        "The left upper lobe nodule, which was 12 mm, is now 15 mm.",
+        "Compared with the CT of last year, the left upper lobe nodule of 12 mm now measures 15 mm.",
+        "Left upper lobe nodule: 12 mm in the arterial phase, 15 mm.",
+        "Left upper lobe nodule, nadir 12 mm, current 15 mm.",
+        "Left upper lobe nodule measures 15 mm, not 12 mm as dictated.",
+        "Left kidney cyst 12 mm with 3 mm septum.",
+        "Cyst of the right kidney 12 mm, on the left 15 mm.",
+        "History of 12 mm left upper lobe nodule.",
+        "Left upper lobe nodule, 12 mm last year.",
+        "Left upper lobe nodule, 12 mm at that time.",
+        "Left upper lobe nodule has grown 12 mm since the prior study.",
+    ],
+)
+def test_what_may_not_be_todays_size_is_not_the_size_of_a_lesion(text: str) -> None:
+    """12 (or 3) mm is another day's, another part's or a mistake: a line of that length must not be linked to it."""
+    lesion = [
+        size.values_mm[0]
+        for finding in extract(text)
+        for size in finding.sizes
+        if size.kind is SizeKind.LESION and size.temporality is Temporality.CURRENT
+    ]
+    assert set(lesion) <= {15.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("Two nodules in the left upper lobe measuring 12 mm and 9 mm.", {12.0, 9.0}),
+        ("Masses of 45 mm and 30 mm in the right lung.", {45.0, 30.0}),
+        ("Liver metastases, 12 mm and 9 mm.", {12.0, 9.0}),
+        ("Renal cyst 40 mm on the right and 30 mm on the left.", {40.0, 30.0}),
+        ("Nodule of 12 mm and another of 9 mm in the lingula.", {12.0, 9.0}),
+    ],
+)
+def test_several_sizes_are_those_of_several_things_only_if_the_report_says_so(text: str, values: set[float]) -> None:
+    lesion = {s.values_mm[0] for f in extract(text) for s in f.sizes if s.kind is SizeKind.LESION}
+    assert lesion >= values
+
+
+@pytest.mark.parametrize(
+    ("text", "anatomy", "side"),
+    [
+        ("A 12 mm right paratracheal lymph node.", "right paratracheal", Laterality.RIGHT),
+        ("ENLARGED LYMPH NODE LEFT PARATRACHEAL REGION 12 MM.", "left paratracheal", Laterality.LEFT),
+        ("Thrombus in the right atrium, 12 mm.", "right atrium", Laterality.RIGHT),
+        ("Thrombus in the right ventricle, 12 mm.", "right ventricle", Laterality.RIGHT),
+        ("Thrombus in the left ventricle, 12 mm.", "left ventricle", Laterality.LEFT),
+    ],
+)
+def test_a_side_in_the_name_of_a_place_is_not_lost(text: str, anatomy: str, side: Laterality) -> None:
+    (finding,) = extract(text)
+    assert (finding.anatomy, finding.laterality) == (anatomy, side)

@@ -87,6 +87,21 @@ def test_volume_slices_agree_with_highdicom_slice_by_slice(plane, n_slices, gap,
     assert is_orthogonal(affine) == (abs(shear) <= 1e-3 * np.hypot(gap, shear))
 
 
+@given(planes())
+def test_rounded_direction_cosines_neither_stretch_nor_shear(plane):
+    position, orientation, spacing = plane
+    affine = slice_affine(position, np.round(orientation, 3), spacing)
+    assert np.linalg.norm(affine[:3, :3], axis=0) == pytest.approx((1, *spacing), rel=1e-12)
+    assert is_orthogonal(affine, tolerance=1e-6)
+    exact = slice_affine(position, orientation, spacing)
+    assert affine[:3, 1:3] / spacing == pytest.approx(exact[:3, 1:3] / spacing, abs=1.5e-3)
+
+
+def test_direction_cosines_that_misplace_the_far_corner_are_refused():
+    with pytest.raises(GeometryError, match="ImageOrientationPatient"):
+        slice_affine((0, 0, 0), (0.86, 0.5, 0, -0.5, 0.87, 0), (1, 1))
+
+
 def test_reversed_stack_has_a_mirrored_affine():
     up = volume_affine((0, 0, 0), (0, 0, 30), 11, AXIAL, (1, 1))
     down = volume_affine((0, 0, 30), (0, 0, 0), 11, AXIAL, (1, 1))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import dicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cohort_builder import BuildConfig, ConfigError, LinkConfig, build_cohort
 from cohort_builder.privacy import Pseudonyms
 from cohort_builder.shards import ShardDirectory, ShardPlan, clean, is_done, plan_shards, read_lines
+from nlp import RulesExtractor
+from nlp.types import Report
+from segmentation.ellipsoid import EllipsoidSegmenter
 
 KEY = Pseudonyms(bytes(range(32)))
 patients = st.dictionaries(st.text(min_size=1, max_size=8), st.floats(0, 900), max_size=40)
@@ -92,3 +100,110 @@ def test_clean_removes_what_a_killed_run_left(tmp_path: Path) -> None:
     (tmp_path / "train-00099").mkdir()  # a shard of an earlier plan
     clean(tmp_path, [one])
     assert [path.name for path in tmp_path.iterdir()] == [one.name]
+
+
+# ---- what makes a whole build build a shard again ------------------------------------------------------------------
+
+STUDIES = [
+    dicom.StudyInfo(dicom.Patient(f"Fall^{i}", f"4455{i}"), accession_number=f"ACC{i}", study_id=f"S{i}")
+    for i in range(6)
+]
+
+
+class Site:
+    """Six small patients in shards of their own, built by the fastest engine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.reports = []
+        for i, study in enumerate(STUDIES):
+            self.images = dicom.ct_series(study=study, shape=(256, 256))
+            dicom.write(self.images, root / "pacs" / f"ct{i}")
+            self.draw(i, 12.0)
+            text = "FINDINGS: A 12 mm nodule in the left upper lobe."
+            self.reports.append(Report(f"r{i}", text, accession_numbers=(study.accession_number,)))
+        self.arguments: dict[str, Any] = {"segmenter": "ellipsoid", "key": root / "key"}
+        self.config = BuildConfig(pictures=0, min_tier="C", shard_mb=1)
+
+    def draw(self, i: int, length: float) -> None:
+        images = dicom.ct_series(study=STUDIES[i], shape=(256, 256))
+        state = dicom.gsps([dicom.on(images[4], dicom.line((50.0, 50.0), (50.0 + length, 50.0)))], images=images)
+        dicom.write([state], self.root / "pacs" / f"pr{i}")
+
+    def build(self) -> set[str]:
+        """Build, and return the shards that were built in this run."""
+        build_cohort(
+            self.reports, self.root / "pacs", out=self.root / "out", config=self.config, progress=False,
+            **self.arguments,
+        )  # fmt: skip
+        markers = (self.root / "out" / "private" / "shards").glob("*/done.json")
+        now = {path.parent.name: path.stat().st_ino for path in markers}
+        built = {name for name, inode in now.items() if getattr(self, "before", {}).get(name) != inode}
+        self.before = now
+        return built
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    site = Site(tmp_path_factory.mktemp("site"))
+    assert len(site.build()) > 2
+    return site
+
+
+def _redraw(site: Site, _: pytest.MonkeyPatch) -> None:
+    site.draw(1, 13.0)
+
+
+def _reword(site: Site, _: pytest.MonkeyPatch) -> None:
+    site.reports[1] = replace(site.reports[1], text=site.reports[1].text.replace("left", "right"))
+
+
+def _another_name(site: Site, _: pytest.MonkeyPatch) -> None:
+    """An image that is no CT, with a name that the reports must be scrubbed of."""
+    (image,) = dicom.ct_series(1, study=STUDIES[1], number=9)
+    image.Modality, image.OperatorsName = "OT", "Neu^Nora"
+    dicom.write([image], site.root / "pacs" / "other")
+
+
+@pytest.mark.parametrize("change", [_redraw, _reword, _another_name])
+def test_a_change_in_one_patient_builds_its_shard_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, change: Callable[[Site, pytest.MonkeyPatch], None]
+) -> None:
+    assert site.build() == set()
+    change(site, monkeypatch)
+    assert len(site.build()) == 1
+    assert site.build() == set()
+
+
+def _link_config(site: Site, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(site, "config", replace(site.config, link=LinkConfig(linked=0.97)))
+
+
+def _engine_revision(_: Site, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(EllipsoidSegmenter, "revision", "next")
+
+
+def _engine_options(site: Site, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(site.arguments, "segmenter", EllipsoidSegmenter(assumed_diameter_mm=21.0))
+
+
+def _extractor_version(_: Site, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RulesExtractor, "version", "next")
+
+
+def _key(site: Site, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(site.arguments, "key", site.root / "another.key")
+
+
+@pytest.mark.parametrize("change", [_link_config, _engine_revision, _engine_options, _extractor_version, _key])
+def test_a_change_of_the_method_builds_every_shard(
+    site: Site, monkeypatch: pytest.MonkeyPatch, change: Callable[[Site, pytest.MonkeyPatch], None]
+) -> None:
+    site.build()
+    change(site, monkeypatch)
+    assert site.build() == set(site.before)
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_built(site: Site) -> None:
+    with pytest.raises(ConfigError, match="unknown engine or extractor 'magic'; known are"):
+        build_cohort(site.reports, site.root / "pacs", out=site.root / "out2", segmenter="magic", progress=False)

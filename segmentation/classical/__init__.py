@@ -36,7 +36,6 @@ from segmentation.types import (
     mask_from_volume,
 )
 
-_REVISION = 1
 _FALLBACK_CONFIDENCE = 0.3
 
 _MASK_TO_LINE = 1.03
@@ -60,6 +59,8 @@ class ClassicalSegmenter:
     """
 
     name = "classical"
+    revision = "1"
+    """Counts up with every change of what it answers: shards of an older one are built again."""
     supports: frozenset[type[Prompt]] = frozenset({Line, Bidimensional, Arrow})
 
     def segment(self, jobs: Iterable[SegmentationJob]) -> Iterator[Mask | SegmentationFailure]:
@@ -109,7 +110,7 @@ class ClassicalSegmenter:
         flags = _flags(job) + (("z_limit",) if found.at_limit else ())
         bounded = min(max(confidence, 0.0), 1.0)
         mask = mask_from_volume(
-            job.job_id, found.mask, f"{self.name}@{_REVISION}", origin=found.origin, flags=flags, confidence=bounded
+            job.job_id, found.mask, f"{self.name}@{self.revision}", origin=found.origin, flags=flags, confidence=bounded
         )
         first = mask.offset[0] - found.origin[0]
         return replace(mask, slice_confidence=_slice_confidence(found)[first : first + len(mask.voxels)])
@@ -120,7 +121,7 @@ class ClassicalSegmenter:
         return mask_from_volume(
             job.job_id,
             filled,
-            f"{self.name}@{_REVISION}",
+            f"{self.name}@{self.revision}",
             origin=origin,
             flags=(*_flags(job), "fallback_ellipsoid"),
             confidence=_FALLBACK_CONFIDENCE,

@@ -1,0 +1,75 @@
+"""What a run leaves on disk beside its shards, and what identifies its inputs: small, atomic, private where it must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cohort_builder.errors import ConfigError, PacsError
+
+
+def versions() -> dict[str, str]:
+    """Version of everything that decides about content."""
+    names = ("cohort-builder", "numpy", "scipy", "pydicom", "highdicom", "pyarrow", "datasets", "nibabel", "spacy")
+    return {name: metadata.version(name) for name in names}
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """Name, size and time of change of a file.
+
+    Raises
+    ------
+    PacsError
+        It is no longer there.
+
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise PacsError(
+            f"a file of the export was there and cannot be reached now ({type(error).__name__}); run again when the "
+            "export is complete and at rest"
+        ) from error
+    return path.name, status.st_size, status.st_mtime_ns
+
+
+def identity(component: object, registered: Mapping[str, object]) -> dict[str, object]:
+    """What decides about the answers of an engine or extractor, as far as it tells: its class, revision and options.
+
+    Raises
+    ------
+    ConfigError
+        If it is a name that is not ``registered``.
+
+    """
+    if isinstance(component, str):
+        if component not in registered:
+            raise ConfigError(f"unknown engine or extractor {component!r}; known are {sorted(registered)}")
+        component = registered[component]
+    kind = component if isinstance(component, type) else type(component)
+    options = {} if component is kind else getattr(component, "__dict__", {})
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        **{name: str(getattr(component, name, None)) for name in ("name", "version", "revision")},
+        "options": {name: value for name, value in options.items() if isinstance(value, str | int | float | None)},
+    }
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a private file, one JSON object a line; ASCII, since ids and paths may hold line separators."""
+    lines = (json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    write_atomically(path, "".join(lines), mode=0o600)
+
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a text file whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(text)
+    Path(temporary).chmod(mode)
+    Path(temporary).replace(path)
