@@ -1,4 +1,4 @@
-"""What a run leaves on disk beside its shards, and what identifies its inputs: small, atomic, private where it must be."""
+"""What a run leaves on disk beside its shards, and by what it knows its inputs again."""
 
 from __future__ import annotations
 

@@ -71,6 +71,8 @@ class Cohort:
         """Counts by stage, links by decision, quality tiers, skips by reason; names nobody."""
         counts = self.run.get("counts", {})
         lines = ["Cohort"]
+        if (status := self.run.get("status", "complete")) != "complete":
+            lines.append(f"  the last run: {status}; the dataset is that of the run before, the counts are not")
         stages = ("index_dicom", "patients", "lesions", "reports", "findings", "unlinked_lesions", "volumes")
         lines += [f"  {name.replace('_', ' '):<20}{counts[name]:>8}" for name in stages if name in counts]
         for title, prefix in (("Links", "links_"), ("Quality", "tier_")):

@@ -1,7 +1,7 @@
 """Engines and extractors of anybody: found by name, refused early, and made reliable.
 
-``answer_all``: every job gets exactly one answer, whatever the engine does. It may be anybody's code. It may raise in the middle, forget a lesion, answer one twice, stop early or paint
-outside the volume; that costs the lesion it happened to, and no other.
+An engine may raise in the middle, forget a lesion, answer one twice, stop early or paint outside the volume. Behind
+``answer_all`` every job gets exactly one answer, and what goes wrong costs the lesion it happened to, and no other.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ _LENGTH = re.compile(
     r"(?![\w\u00b2\u00b3^]|[.,]\d)",
     re.IGNORECASE,
 )
+_MOST_MM = 1000.0
+"""Larger numbers are typed by mistake, or are years or ids: what is read here is published."""
 _NO_DIAMETER = re.compile(
     r"area|perimeter|circumf|umfang|radius|thick|schicht|dicke|locat|position|depth|volum|fl\u00e4che|mean|std|\bsd\b",
     re.IGNORECASE,
@@ -115,7 +117,7 @@ def lengths_mm(value: str) -> tuple[float, ...]:
                 continue
             factors = [10.0 if (unit or last).lower() == "cm" else 1.0 for _, unit in written]
             values = [float(p.replace(",", ".")) * f for (p, _), f in zip(written, factors, strict=True)]
-            found += [round(v, 6) for v in values if v > 0]
+            found += [round(v, 6) for v in values if 0 < v <= _MOST_MM]
     return tuple(found)
 
 

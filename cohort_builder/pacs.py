@@ -354,7 +354,7 @@ def _require_dicom(connection: sqlite3.Connection, links: int) -> None:
     if not dicom:
         (broken,) = connection.execute("SELECT COUNT(*) FROM files WHERE reason IS NOT NULL").fetchone()
         raise PacsError(
-            f"pacs_export holds no readable DICOM file ({files} other files, {broken} of them broken, and {links} links, "
+            f"pacs_export holds no readable DICOM file ({files} other files, {broken} of them broken; {links} links, "
             "which are not followed); give the folder that holds the exported series and presentation states"
         )
 

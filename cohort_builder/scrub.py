@@ -188,7 +188,11 @@ def _across_lines(text: str, known: KnownIdentifiers) -> Iterator[Hit]:
     breaks = [match.span() for match in _DIVIDED.finditer(text)]
     if not breaks:
         return
-    outside = [index for index in range(len(text)) if not any(start <= index < end for start, end in breaks)]
+    outside: list[int] = []  # indices of what is kept
+    read = 0
+    for start, end in (*breaks, (len(text), len(text))):
+        outside += range(read, start)
+        read = end
     joined = "".join(text[index] for index in outside)
     for start, end, tag in known.find(joined):
         if outside[end - 1] - outside[start] >= end - start:  # it runs over a line's end

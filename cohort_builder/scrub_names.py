@@ -97,6 +97,8 @@ _UNKNOWN_MIDDLE = re.compile(r"[ \t]+[A-Z][\w'.-]{0,18}[ \t]+")
 
 _MIN_LOGIN = 5
 """Letters of a family name that an initial is glued to; shorter ones would make ordinary words."""
+_LONG = 7
+"""Letters of a part that is found inside of other words too; shorter ones are inside of ordinary words."""
 _UMLAUTS = (("ae", "a"), ("oe", "o"), ("ue", "u"), ("aa", "a"))
 
 
@@ -124,10 +126,12 @@ class KnownNames:
         self._particles: set[str] = set()
         self._initials: set[str] = set()
         self._unspaced: list[re.Pattern[str]] = []
+        self._long: tuple[str, ...] = ()
         for name in names:
             self._learn(name)
             for group in name.split("="):  # alphabetic, ideographic, phonetic (PS3.5 6.2.1.1)
                 self._learn_unspaced(_UNSPACED.findall(group))
+        self._long = tuple(sorted(part for part in self._parts if len(part) >= _LONG and not is_ordinary(part)))
 
     def find(self, text: str) -> Iterator[Hit]:
         """Yield the spans of names in ``text`` (folded; capitals kept)."""
@@ -202,7 +206,12 @@ class KnownNames:
         yield from self._closed(run)
 
     def _is_part(self, word: re.Match[str]) -> bool:
-        return any(spelling in self._parts for spelling in _spellings(_core(word.group())))
+        core = _core(word.group())
+        return any(spelling in self._parts for spelling in _spellings(core)) or self._holds_part(core)
+
+    def _holds_part(self, core: str) -> bool:
+        """Whether a long part is glued to something: "the Okonkwos", "pokonkwo2", "MRSOKONKWO"."""
+        return len(core) > _LONG and any(part in core for part in self._long)
 
     def _is_initials(self, word: re.Match[str]) -> bool:
         return self._may_be_initials(word) and self._initials.issuperset(word.group().lower())

@@ -142,7 +142,8 @@ class _ShardRun:
             read = self._guard("patient", patient_key, partial(self._read, patient_key, reports))
             if read is None:
                 continue
-            case, plans = read
+            case, plans, n_broken = read
+            self._count("lesions_failed", n_broken)
             placed = {target.lesion.lesion_id for plan in plans for target in plan.targets}
             self._lost.update({i.lesion_id: "NO_VOLUME" for i in case.lesions if i.lesion_id not in placed})
             for plan in sorted(plans, key=lambda p: self.pseudonyms.pseudonym("series", stack_key(p.stack))):
@@ -150,11 +151,13 @@ class _ShardRun:
                 yield from self._open(case, replace(plan, targets=tuple(targets)))
             self._queue.append(_PatientEnd(case))
 
-    def _read(self, patient_key: str, reports: tuple[tuple[Report, Scope], ...]) -> tuple[PatientCase, list[StackPlan]]:
+    def _read(
+        self, patient_key: str, reports: tuple[tuple[Report, Scope], ...]
+    ) -> tuple[PatientCase, list[StackPlan], int]:
         case = read_patient(patient_key, self.index, reports, self.extractor, self.task.config.link)
         plans, skips = plan_stacks(case.lesions, self.index)
         self._skip_all((*case.skips, *skips))
-        return case, plans
+        return case, plans, sum(skip.failure and skip.reason == "no_regular_stack" for skip in skips)
 
     def _open(self, case: PatientCase, plan: StackPlan) -> Iterator[SegmentationJob]:
         volume = self._guard("volumes", plan.stack.series_instance_uid, partial(load_stack, plan.stack))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nlp.graph import Graph, Relation
 from nlp.types import Assertion, Axis, Size, SizeKind, Span, Temporality
@@ -37,6 +37,9 @@ _IN_DIMENSION = re.compile(
     r"(?:diameters?|size|sized|dimensions?|thick|long|axis)\b",
     re.IGNORECASE,
 )
+# "Nodules", "masses", "metastases", "foci", "bullae", "opacities"; not "mass", "metastasis", "focus".
+_PLURAL = re.compile(r"(?:[^siu]s|sses|[fglc]i|ae)$", re.IGNORECASE)
+_AND_ONE = re.compile(r"\band\s+(?:an?|another|one|the\s+other)\b", re.IGNORECASE)
 _LARGEST_OF = re.compile(r"\b(?:larger|largest|biggest|greatest|dominant)\b", re.IGNORECASE)
 _AXES_OF_ONE = frozenset({Axis.SHORT, Axis.LONG, Axis.AP, Axis.TR, Axis.CC})
 _LEADS_ON = re.compile(
@@ -160,3 +163,18 @@ def _is_other_axis(size: Size, group: Sequence[Size]) -> bool:
         return False
     known = {axis for other in group if other.temporality is Temporality.CURRENT for axis in other.axes}
     return size.axes[0] in _AXES_OF_ONE and size.axes[0] not in known
+
+
+def are_several(text: str, head: Span, groups: Sequence[Attached]) -> bool:
+    """Whether the lengths of one head are those of several things: one nodule has one size today, whichever it is."""
+    return bool(_PLURAL.search(text[slice(*head)]) or _AND_ONE.search(text[groups[0].span[1] : groups[-1].span[0]]))
+
+
+def without_lesion(sizes: Sequence[Size]) -> tuple[Size, ...]:
+    """Today's lengths as not known to be a lesion's size: they compete for what was drawn, and link to nothing."""
+    return tuple(
+        replace(size, kind=SizeKind.OTHER)
+        if size.kind is SizeKind.LESION and size.temporality is Temporality.CURRENT
+        else size
+        for size in sizes
+    )

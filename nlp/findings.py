@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
-from nlp.attach import Attached, best_head, group_sizes, overlap
+from nlp.attach import Attached, are_several, best_head, group_sizes, overlap, without_lesion
 from nlp.graph import Graph, Relation
 from nlp.merge import merge_repeats, named
 from nlp.places import laterality_of, place_name
@@ -23,7 +23,6 @@ from nlp.types import (
     Size,
     SizeKind,
     Span,
-    Temporality,
 )
 
 _SPEAKS_OF_BEFORE = re.compile(
@@ -36,9 +35,6 @@ _LARGEST = re.compile(
     re.IGNORECASE,
 )
 _RESPECTIVELY = re.compile(r"\brespectively\b", re.IGNORECASE)
-# "Nodules", "masses", "metastases", "foci", "bullae", "opacities"; not "mass", "metastasis", "focus".
-_PLURAL = re.compile(r"(?:[^siu]s|sses|[fglc]i|ae)$", re.IGNORECASE)
-_AND_ONE = re.compile(r"\band\s+(?:an?|another|one|the\s+other)\b", re.IGNORECASE)
 _BRACKET_REST = 30  # characters between a phrase's end and the bracket that it leaves open
 _ATTACHED_KINDS = frozenset({SizeKind.LESION, SizeKind.OTHER})
 
@@ -77,9 +73,9 @@ def build_findings(
     A head observation and each lesion length attached to it make one finding ("nodules of 5 and 7 mm" make two); an
     earlier day's length goes with today's. Its phrase runs from the first to the last of head, describing words,
     places, lengths and image reference, within one sentence. A length that could belong to two heads is left out. The
-    length of a vessel, duct or organ makes a finding named after it. Several lengths of one thing at one place ("nodule,
-    12 mm in 2019, 15 mm") are the size of none. What the impression repeats becomes a second
-    mention. Two findings with the same phrase keep distinct ids by ``.2``, ``.3`` behind the second and third.
+    length of a vessel, duct or organ makes a finding named after it. Several lengths of one thing at one place ("the
+    nodule, nadir 12 mm, 15 mm") are the size of none. What the impression repeats becomes a second mention. Two
+    findings with the same phrase keep distinct ids by ``.2``, ``.3`` behind the second and third.
     """
     findings: list[Finding] = []
     before: tuple[_Place, int] | None = None  # the last sentence with one head that a pronoun can mean
@@ -153,14 +149,9 @@ class _Builder:
             self._finding(head, attached, here, self._references(attached, attached.span), alone=False)
             for attached, here in zip(groups, self._own_places(head, groups), strict=True)
         ]
-        yield from found if self._are_several(head, groups, found) else map(_without_lesion_size, found)
-
-    def _are_several(self, head: int, groups: Sequence[Attached], found: Sequence[Finding]) -> bool:
-        """Whether several lengths are those of several things: one nodule has one size today, whichever it is."""
-        places = {(finding.anatomy, finding.laterality) for finding in found}
-        between = self._text[groups[0].span[1] : groups[-1].span[0]]
-        named = self._text[slice(*self._graph.entities[head].span)]
-        return len(places) == len(found) or bool(_PLURAL.search(named) or _AND_ONE.search(between))
+        apart = len({(finding.anatomy, finding.laterality) for finding in found}) == len(found)
+        several = apart or are_several(self._text, self._graph.entities[head].span, groups)
+        yield from found if several else (replace(one, sizes=without_lesion(one.sizes)) for one in found)
 
     def _places_of(self, head: int) -> list[int]:
         """The places of a head and of what describes it, with what describes those."""
@@ -370,19 +361,6 @@ class _Builder:
             sizes=sizes,
             image_references=references,
         )
-
-
-def _without_lesion_size(finding: Finding) -> Finding:
-    """A finding whose lengths are not known to be its size: they compete for what was drawn and link to nothing."""
-    return replace(
-        finding,
-        sizes=tuple(
-            replace(size, kind=SizeKind.OTHER)
-            if size.kind is SizeKind.LESION and size.temporality is Temporality.CURRENT
-            else size
-            for size in finding.sizes
-        ),
-    )
 
 
 def _places(

@@ -24,6 +24,12 @@ EXTENT_EXPECTED = (0.9, 1.25)
 EXTENT_BELIEVABLE = (0.65, 1.6)
 """Beyond it the mask is of another thing, or of a part."""
 
+WIDTH_EXPECTED, WIDTH_BELIEVABLE = 1.4, 2.2
+"""Longest diameter of the mask on the slice of the line, over the line. A line is the longest diameter (masks run up to
+1.22 longer) or, alone on a lymph node, the short one, and no node is much longer than twice its width."""
+FLAT = 0.3
+"""Extent along z over the line: what is thinner was lost on the neighbouring slices."""
+
 END_NEAR_RIM = 0.15
 """An end of the line lies within this share of its length (two pixels at least) of the mask's rim on that slice."""
 
@@ -47,6 +53,9 @@ NO_CONFIDENCE = 0.35
 _PENALTY = {
     "length_disagrees": 0.25,
     "length_wrong": 0.6,
+    "wider_than_line": 0.2,
+    "much_wider_than_line": 0.6,
+    "flat": 0.2,
     "ends_off_rim": 0.2,
     "centre_outside": 0.6,
     "leak_volume": 0.6,
@@ -143,6 +152,7 @@ def _against_section(mask: Mask, drawn: Line | Bidimensional, spacing_mm: tuple[
     section = np.pad(mask.voxels[k], 1)
     _, row_mm, column_mm = spacing_mm
     axes = (long_axis_of(drawn),) if isinstance(drawn, Line) else (drawn.long_axis, drawn.short_axis)
+    flags |= _against_width(section, drawn, (row_mm, column_mm))
     rim_distance = _rim_distance(section, (row_mm, column_mm))
     for start, end in axes:
         x, y = (end[0] - start[0]) * column_mm, (end[1] - start[1]) * row_mm
@@ -163,6 +173,18 @@ def _against_section(mask: Mask, drawn: Line | Bidimensional, spacing_mm: tuple[
     return flags
 
 
+def _against_width(
+    section: NDArray[np.bool_], drawn: Line | Bidimensional, spacing_mm: tuple[float, float]
+) -> set[str]:
+    """The section's longest diameter against the longest drawn one: a leak beside the line leaves its ends alone."""
+    (x0, y0), (x1, y1) = long_axis_of(drawn)
+    length = hypot((x1 - x0) * spacing_mm[1], (y1 - y0) * spacing_mm[0]) + max(spacing_mm)
+    ratio = longest_diameter_mm(section, spacing_mm) / length
+    if ratio > WIDTH_BELIEVABLE:
+        return {"much_wider_than_line"}
+    return {"wider_than_line"} if ratio > WIDTH_EXPECTED else set()
+
+
 def _against_length(mask: Mask, drawn: Line | Bidimensional, spacing_mm: tuple[float, float, float]) -> set[str]:
     """Volume and extent along z against what the longest drawn diameter allows."""
     (x0, y0), (x1, y1) = long_axis_of(drawn)
@@ -175,6 +197,8 @@ def _against_length(mask: Mask, drawn: Line | Bidimensional, spacing_mm: tuple[f
         flags.add("leak_volume")
     if (len(mask.voxels) - 2) * slice_mm > LEAK_EXTENT_Z * length:
         flags.add("leak_z")
+    if (len(mask.voxels) + 1) * slice_mm < FLAT * length:
+        flags.add("flat")
     return flags
 
 

@@ -276,6 +276,13 @@ def _broken_series(hospital: Hospital) -> None:
     ct = chest(study, positions=[(-22.0, -25.0 + 0.6 * i, 40.0 + 2.5 * i) for i in range(10)])
     hospital.put("tilted", [*ct, gsps([drawn(ct[SLICE])])])
     hospital.report("tilted")
+    study = hospital.study("no_rescale")
+    ct = chest(study)
+    pr = gsps([drawn(ct[SLICE])])
+    for ds in ct:
+        del ds.RescaleSlope
+    hospital.put("no_rescale", [*ct, pr])
+    hospital.report("no_rescale")
     study = hospital.study("on_localizer")
     ct, scout = chest(study), localizer(study)
     hospital.put("on_localizer", [*ct, scout, gsps([drawn(scout, start=(10, 10), end=(30, 20))])])
@@ -302,7 +309,7 @@ def _broken_drawings(hospital: Hospital) -> None:
     hospital.report("nan")
     one, other = hospital.study("mixed_up"), hospital.study("mixed_up_too")
     cts = [chest(study) for study in (one, other)]
-    hospital.put("mixed_up", [*cts[0], gsps([drawn(cts[0][SLICE]), drawn(cts[1][SLICE])])])
+    hospital.put("mixed_up", [*cts[0], gsps([drawn(cts[0][SLICE]), drawn(cts[1][SLICE])], images=cts[0][:3])])
     hospital.put("mixed_up_too", cts[1])
     hospital.report("mixed_up")
     hospital.report("mixed_up_too")
@@ -343,6 +350,7 @@ EXPECTED: dict[str, tuple[int, int, set[str]]] = {
     "near_gap": (0, 0, {"irregular_spacing", "mask_not_believable"}),
     "two_phases": (1, 0, set()),
     "tilted": (0, 0, {"gantry_tilt", "no_regular_stack"}),
+    "no_rescale": (0, 0, {"no_rescale", "no_regular_stack"}),
     "on_localizer": (0, 0, {"localizer"}),
     "slightly_off": (1, 0, set()),
     "grossly_off": (0, 0, {"text_disagrees"}),
@@ -624,31 +632,71 @@ def test_a_failed_run_leaves_the_dataset_of_before_and_says_failed(copied: Hospi
     cohort = open_cohort(tmp_path / "out")
     assert cohort.run["status"] == "failed: ReportError"
     assert cohort.findings == before
+    assert "failed: ReportError" in cohort.summary()
     copied.reports.write_bytes(good)
     assert build(copied, tmp_path / "out").findings == before
+
+
+def interrupted(_jobs):
+    raise KeyboardInterrupt
+
+
+def test_a_stopped_run_says_so_and_continues(small: Hospital, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(small, tmp_path / "out", segmenter=Engine("slow", interrupted))
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "stopped"
+    mended(small, tmp_path / "out")
+
+
+def test_what_nobody_foresaw_is_told_by_its_kind_alone(small: Hospital, tmp_path: Path) -> None:
+    def rows() -> Iterator[Report]:
+        yield Report("BEF-one-00017", "Normal.")
+        raise RuntimeError(f"no such file: {small.export}/Quorraxone")
+
+    with pytest.raises(RuntimeError):
+        build(small, tmp_path / "out", reports=rows())
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed: RuntimeError"
+    assert "Quorraxone" in (tmp_path / "out" / "private" / "error.txt").read_text()
+    assert_nobody_is_named(small, tmp_path / "out")
+    mended(small, tmp_path / "out")
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
-def test_no_volumes_or_all(hospital: Hospital, cohort: Cohort, small: Hospital, tmp_path: Path) -> None:
-    none = build(small, tmp_path / "none", volumes="none")
-    assert table(none, "volumes") == []
-    assert {row["volume_shard"] for row in none.findings.to_pylist()} == {None}
-    everything = build(hospital, tmp_path / "all", volumes="all")
-    linked, more = (table(one, "volumes") for one in (cohort, everything))
-    assert {row["series_id"] for row in linked} < {row["series_id"] for row in more}
-    assert {row["series_id"] for row in more} == {row["series_id"] for row in lesion_rows(everything)}
-    assert_nothing_is_lost(everything)
+@pytest.fixture(scope="module")
+def lenient(hospital: Hospital) -> Cohort:
+    return build(hospital, hospital.root / "lenient", volumes="all", min_tier="C")
 
 
-def test_the_worst_tier_decides_what_is_published(hospital: Hospital, cohort: Cohort, tmp_path: Path) -> None:
-    lenient = build(hospital, tmp_path / "out", min_tier="C")
+def test_all_volumes_with_a_lesion_are_published(cohort: Cohort, lenient: Cohort) -> None:
+    linked, more = ({row["series_id"] for row in table(one, "volumes")} for one in (cohort, lenient))
+    assert linked < more
+    assert more == {row["series_id"] for row in lesion_rows(lenient)}
+    assert_nothing_is_lost(lenient)
+
+
+def test_no_volume_is_published(small: Hospital, tmp_path: Path) -> None:
+    cohort = build(small, tmp_path / "out", volumes="none")
+    assert table(cohort, "volumes") == []
+    assert [row["volume_shard"] for row in cohort.findings.to_pylist()] == [None] * 3
+
+
+def test_tier_c_is_published_where_asked_for(cohort: Cohort, lenient: Cohort) -> None:
     assert {row["lesion_id"] for row in lesion_rows(cohort)} < {row["lesion_id"] for row in lesion_rows(lenient)}
     assert "mask_not_believable" not in {row["reason"] for row in lenient.skipped}
-    assert_nothing_is_lost(lenient)
-    strict = build(hospital, tmp_path / "out", min_tier="A")
-    assert {row["quality"]["tier"] for row in lesion_rows(strict)} == {"A"}
+
+
+def test_tier_b_is_not_published_where_only_a_is_asked_for(trio: Hospital, tmp_path: Path) -> None:
+    engine = Engine("doubtful", doubtful)
+    assert sorted(row["quality"]["tier"] for row in lesion_rows(build(trio, tmp_path / "b", segmenter=engine))) == [
+        "A",
+        "A",
+        "B",
+    ]
+    strict = build(trio, tmp_path / "a", segmenter=engine, min_tier="A")
+    assert [row["quality"]["tier"] for row in lesion_rows(strict)] == ["A", "A"]
+    assert [row["reason"] for row in strict.skipped] == ["mask_not_believable"]
     assert_nothing_is_lost(strict)
 
 
@@ -761,6 +809,11 @@ def one_voxel_elsewhere(jobs):
     for job, answer in ((job, next(good([job]))) for job in jobs):
         speck = Mask(job.job_id, np.ones((1, 1, 1), dtype=bool), (0, 0, 0), (1.0,), "speck@1")
         yield speck if is_flawed(job) else answer
+
+
+def doubtful(jobs):
+    for job, answer in ((job, next(good([job]))) for job in jobs):
+        yield replace(answer, flags=("islands",)) if is_flawed(job) else answer
 
 
 def fails_in_its_own_words(jobs):

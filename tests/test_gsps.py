@@ -221,6 +221,7 @@ def test_rotation_flip_and_displayed_area_do_not_move_pixel_graphics():
     [
         ("37.1 mm", (37.1,)),
         ("12,3 mm", (12.3,)),
+        ("7712 mm 1950 mm 14 mm", (14.0,)),  # an id, a year
         ("1.2 x 3.4 cm", (12, 34)),
         ("12 × 8 mm", (12, 8)),
         ("12 mm x 8 mm", (12, 8)),

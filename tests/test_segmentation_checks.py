@@ -130,3 +130,29 @@ def test_tiers_separate_good_masks_from_bad_ones():
             tiers[name].append(check_mask(mask, job).tier)
     assert tiers["lesion"].count("A") >= 6
     assert tiers["nothing"].count("A") <= 2
+
+
+def test_a_leak_beside_the_line_is_seen_although_its_ends_lie_on_the_rim():
+    z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    beside = (abs(z - CENTRE[0]) < 5) & (y >= CENTRE[1]) & (y < CENTRE[1] + 34) & (abs(x - CENTRE[2]) < 14)
+    quality = verdict(ball() | beside)
+    assert quality.flags == ("wider_than_line",)
+    assert quality.tier == "B"
+    assert verdict(ball(centre=CENTRE, radius_mm=12) | (beside | np.roll(beside, 26, axis=1))).tier == "C"
+
+
+def test_a_line_on_the_short_axis_of_a_node_is_no_fault_of_the_mask():
+    """Nodes are measured by their short axis alone: the mask is longer than the line, and usable."""
+    z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    across = ((x - CENTRE[2]) * SPACING[2] / 11) ** 2 + ((z - CENTRE[0]) * SPACING[0] / 11) ** 2
+    node = across + ((y - CENTRE[1]) * SPACING[1] / 20) ** 2 < 1
+    assert verdict(node, line(20.0)).tier == "B"
+
+
+def test_a_mask_of_one_slice_of_a_large_lesion_is_flat():
+    one = ball()
+    one[: CENTRE[0]] = one[CENTRE[0] + 1 :] = False
+    assert verdict(one).flags == ("flat",)
+    small = ball(radius_mm=4.0)
+    small[: CENTRE[0]] = small[CENTRE[0] + 1 :] = False
+    assert verdict(small, line(7.0)).tier == "A"  # thick slices hold it whole

@@ -99,7 +99,7 @@ def test_grid_samples_a_linear_image_exactly_away_from_its_border(semi_long, spa
     z, y, x = np.meshgrid(grid.z + centre[0] * spacing[0], grid.y + centre[1], grid.x + centre[2], indexing="ij")
     expected = slope[0] * z + slope[1] * y + slope[2] * x
     ends = np.multiply(np.subtract(volume.voxels.shape, 1), spacing)
-    clear = 4 * max(grid.step_z, grid.step)
+    clear = 6 * max(grid.step_z, grid.step)
     deep = np.all([(v > clear) & (v < e - clear) for v, e in zip((z, y, x), ends, strict=True)], axis=0)
     deep &= np.abs(expected) < 990
     # rounding to whole HU is all that is lost

@@ -205,5 +205,5 @@ def test_a_change_of_the_method_builds_every_shard(
 
 
 def test_an_unknown_engine_is_refused_before_anything_is_built(site: Site) -> None:
-    with pytest.raises(ConfigError, match="unknown engine or extractor 'magic'; known are"):
+    with pytest.raises(ConfigError, match="unknown segmentation engine 'magic'; known: classical"):
         build_cohort(site.reports, site.root / "pacs", out=site.root / "out2", segmenter="magic", progress=False)
