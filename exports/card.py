@@ -100,7 +100,8 @@ half-open character offsets. Every id is a keyed pseudonym.
 | `sentence`, `section`, `language` | around the phrase |
 | `assertion`, `observation`, `anatomy`, `laterality` | `PRESENT`, `ABSENT` or `UNCERTAIN`; of what; where |
 | `measurements` | each stated diameter, the mask's own, and their `ratio` (mask over report) |
-| `annotations` | what was drawn: kind, points (`points_ijk` in the region), lengths drawn and stated |
+| `annotation` | the stroke that was segmented: kind, points (`points_ijk` in the region), lengths drawn and stated |
+| `other_annotations` | further strokes on the same lesion and series, by other readers for example |
 | `link` | why phrase and drawing belong together: posterior, and `evidence` in natural log odds |
 | `image`, `mask`, `affine_ras`, `spacing_mm` | region around the lesion and its mask, on one grid; the float64 affine |
 | `roi_origin_ijk`, `roi_shape_ijk`, `bbox_ijk` | region, and box of the mask (lower, upper exclusive), in the volume |
@@ -110,6 +111,8 @@ half-open character offsets. Every id is a keyed pseudonym.
 | `preview` | PNG: axial, coronal, sagittal with drawing and contour |
 | `split_key` | number in [0, 1) keyed by patient: cut it elsewhere for other splits that still keep patients apart |
 | `provenance` | JSON: how this row came about |
+
+A lesion that two reports speak of has two rows with one `lesion_id`.
 
 **volumes**: `series_id`, `study_id`, `patient_id`, `image`, `affine_ras`, `spacing_mm`, `shape_ijk`, `acquisition`,
 `voxel_sha256` (int16 little-endian, i fastest), `lesion_ids`, `split_key`.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.scene import WINDOWS, Scene, scene_of
+from exports.scene import WINDOWS, Scene, drawn_on, scene_of
 from exports.types import ExportError, FindingRecord
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _reported(row: Mapping[str, Any]) -> str:
 
 
 def _drawn(row: Mapping[str, Any]) -> list[str]:
-    values = [f"{value:.1f}" for value in row["annotations"][0]["drawn_mm"]] if row["annotations"] else []
+    values = [f"{value:.1f}" for annotation in drawn_on(row)[:1] for value in annotation["drawn_mm"]]
     return [f"drawn {' × '.join(values)} mm"] if values else []
 
 

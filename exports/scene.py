@@ -62,16 +62,24 @@ def scene_of(row: Mapping[str, Any] | FindingRecord) -> Scene:
                 np.linalg.inv(back), np.asarray(annotation["points_ijk"], dtype=np.float64).reshape(-1, 3)
             ),
         )
-        for annotation in row["annotations"]
+        for annotation in drawn_on(row)
     )
     spacing = np.asarray(nibabel.affines.voxel_sizes(affine @ back), dtype=np.float64)
     return Scene(image, mask, spacing, strokes, _centre(mask, strokes), _window(image, mask, spacing), row)
 
 
+def drawn_on(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Everything drawn on the lesion, the stroke it was segmented from first."""
+    first = row["annotation"]
+    return [*([] if first is None else [first]), *row["other_annotations"]]
+
+
 def _row_of(record: FindingRecord) -> dict[str, Any]:
     row = {name: getattr(record, name) for name in ("image", "mask", "affine_ras")}
+    drawn = [asdict(annotation) for annotation in record.annotations]
     row |= {
-        "annotations": [asdict(annotation) for annotation in record.annotations],
+        "annotation": drawn[0] if drawn else None,
+        "other_annotations": drawn[1:],
         "quality": asdict(record.quality),
         "engine": asdict(record.engine),
         "phrase": None,

@@ -74,27 +74,24 @@ _PHRASE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
         ),
     ),
 )
+_ANNOTATION = pa.struct(
+    [
+        ("kind", _TEXT),
+        ("points_ras_mm", _POINTS),
+        ("points_ijk", _POINTS),
+        ("stated_mm", pa.list_(_REAL)),
+        ("drawn_mm", pa.list_(_REAL)),
+        ("source_kind", _TEXT),
+        ("rule", _TEXT),
+    ]
+)
 _LESION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("lesion_id", _TEXT),
     ("patient_id", _TEXT),
     ("study_id", _TEXT),
     ("series_id", _TEXT),
-    (
-        "annotations",
-        pa.list_(
-            pa.struct(
-                [
-                    ("kind", _TEXT),
-                    ("points_ras_mm", _POINTS),
-                    ("points_ijk", _POINTS),
-                    ("stated_mm", pa.list_(_REAL)),
-                    ("drawn_mm", pa.list_(_REAL)),
-                    ("source_kind", _TEXT),
-                    ("rule", _TEXT),
-                ]
-            )
-        ),
-    ),
+    ("annotation", _ANNOTATION),
+    ("other_annotations", pa.list_(_ANNOTATION)),
     ("image", _FILE),
     ("mask", _FILE),
     ("affine_ras", _AFFINE),
@@ -189,13 +186,15 @@ def schema(folder: str) -> pa.Schema:
 def finding_row(record: FindingRecord, preview_png: bytes) -> Row:
     """Row of ``data/findings`` or, without ``said``, of ``data/unlinked``."""
     said = dict.fromkeys(name for name, _ in _PHRASE_COLUMNS) if record.said is None else _phrase_row(record.said)
+    drawn = [asdict(annotation) for annotation in record.annotations]
     return {
         **said,
         "lesion_id": record.lesion_id,
         "patient_id": record.patient_id,
         "study_id": record.study_id,
         "series_id": record.series_id,
-        "annotations": [asdict(annotation) for annotation in record.annotations],
+        "annotation": drawn[0] if drawn else None,
+        "other_annotations": drawn[1:],
         "image": {"bytes": nifti_bytes(record.image, record.affine_ras), "path": "image.nii"},
         "mask": {"bytes": nifti_bytes(record.mask, record.affine_ras), "path": "mask.nii"},
         "affine_ras": record.affine_ras.tolist(),

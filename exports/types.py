@@ -109,7 +109,8 @@ class PhraseRecord:
 class FindingRecord:
     """One segmented lesion: a row of ``findings`` (``said`` given) or of ``data/unlinked`` (``said`` None).
 
-    ``image`` is int16 HU and ``mask`` uint8, both (i, j, k) on the same grid; ``affine_ras`` is the ROI's.
+    ``annotations[0]`` is the stroke it was segmented from. ``image`` is int16 HU and ``mask`` uint8, both (i, j, k) on
+    the same grid; ``affine_ras`` is the ROI's.
     ``roi_origin_ijk`` and ``bbox_ijk`` (lower, then upper exclusive) count in the volume of ``series_id``.
     """
 

@@ -67,7 +67,7 @@ for config in ("findings", "lesions", "volumes", "reports"):
                     "phrase": row["phrase"],
                 }
                 errors = []
-                for drawn in row["annotations"]:
+                for drawn in [row["annotation"], *row["other_annotations"]]:
                     ras = np.array(drawn["points_ras_mm"])
                     ijk = np.array(drawn["points_ijk"])
                     back = ijk @ affine[:3, :3].T + affine[:3, 3]

@@ -78,7 +78,7 @@ def facts(row):
     image, mask = row["image"], row["mask"]
     return {
         "lesion": row["lesion_id"], "phrase": row["phrase"], "link": row["link"], "quality": row["quality"],
-        "measurements": row["measurements"], "annotations": row["annotations"], "engine": row["engine"],
+        "measurements": row["measurements"], "annotation": row["annotation"], "engine": row["engine"],
         "shapes": [list(image.shape), list(mask.shape), row["roi_shape_ijk"]],
         "same_affine": bool((image.affine == mask.affine).all()),
         "affine_error": float(np.abs(image.affine - np.array(row["affine_ras"])).max()),
@@ -162,7 +162,7 @@ def test_rows_come_back_bit_for_bit(loaded: dict[str, Any], published: Published
         assert row["same_affine"]
         assert row["affine"] == record.affine_ras.tolist()
         assert row["affine_error"] < 1e-4
-        assert row["annotations"][0]["points_ijk"] == [list(point) for point in record.annotations[0].points_ijk]
+        assert row["annotation"]["points_ijk"] == [list(point) for point in record.annotations[0].points_ijk]
         assert row["quality"]["flags"] == ["LEAK"]
 
 

@@ -191,7 +191,7 @@ def test_the_drawn_points_are_where_highdicom_puts_them(built: dict[str, Built],
         one.image.ImagePositionPatient, one.image.ImageOrientationPatient, one.image.PixelSpacing
     )
     lps = to_patient(np.asarray(one.points))
-    (annotation,) = one.row["annotations"]
+    annotation = one.row["annotation"]
     np.testing.assert_allclose(np.asarray(annotation["points_ras_mm"]) * [-1, -1, 1], lps, atol=0.1)
     np.testing.assert_allclose(annotation["drawn_mm"], [np.linalg.norm(lps[1] - lps[0])], atol=0.01)
 
@@ -201,7 +201,7 @@ def test_the_indices_of_the_points_are_voxels_of_the_crop_and_of_the_volume(
     built: dict[str, Built], name: str, tmp_path: Path
 ) -> None:
     one = built[name]
-    (annotation,) = one.row["annotations"]
+    annotation = one.row["annotation"]
     ijk, ras = np.asarray(annotation["points_ijk"]), np.asarray(annotation["points_ras_mm"])
     for column in ("image", "mask"):
         image = itk(one.row, column, tmp_path)
