@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lesions import lesion_in_tissue, make_volume
 
@@ -88,10 +88,10 @@ def test_evidence_favours_the_lesions_own_values():
 @given(
     semi_long=st.floats(2, 60),
     spacing=st.tuples(st.floats(0.7, 6), st.floats(0.4, 1.5), st.floats(0.4, 1.5)),
-    centre=st.tuples(st.integers(0, 11), st.floats(0, 40), st.floats(0, 40)),
+    centre=st.tuples(st.integers(0, 39), st.floats(0, 40), st.floats(0, 40)),
 )
 def test_grid_samples_a_linear_image_exactly_away_from_its_border(semi_long, spacing, centre):
-    index = np.indices((12, 64, 64)).astype(float)
+    index = np.indices((40, 64, 64)).astype(float)
     slope = np.array([3.0, 2.0, -1.5])
     volume = make_volume(np.tensordot(slope * spacing, index, 1), spacing)
     ellipse = InPlaneEllipse(centre[0], (centre[2], centre[1]), (1.0, 0.0), semi_long, 0.8 * semi_long)
@@ -102,8 +102,9 @@ def test_grid_samples_a_linear_image_exactly_away_from_its_border(semi_long, spa
     clear = 6 * max(grid.step_z, grid.step)
     deep = np.all([(v > clear) & (v < e - clear) for v, e in zip((z, y, x), ends, strict=True)], axis=0)
     deep &= np.abs(expected) < 990
+    assume(deep.any())
     # rounding to whole HU is all that is lost
-    assert np.abs(grid.image - expected)[deep].max(initial=0) < 0.6
+    assert np.abs(grid.image - expected)[deep].max() < 0.6
     assert grid.on_image[deep].all()
     assert grid.image.size < 61 * 61 * 250
 
