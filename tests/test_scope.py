@@ -197,7 +197,7 @@ def test_join_over_a_real_index(tmp_path: Path) -> None:
     assert refused(report("ACC0002", patient="12345"), index) == "patient_mismatch"
     text = "Erika Muster, ID 12345, of 03/05/2024 (ACC 0002): 12 mm nodule (1/2)"
     header = index.study(now.study_instance_uid)
-    assert scrub_text(text, header.identifiers).text == "[NAME], ID [ID], of [DATE] ([ID]): 12 mm nodule (1/2)"
+    assert scrub_text(text, header.identifiers).text == "[NAME], [ID], of [DATE] ([ID]): 12 mm nodule (1/2)"
     index.close()
 
 
