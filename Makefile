@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   ?= demo
 
-.PHONY: demo test test-fast test-slow check bench format lock clean
+.PHONY: demo test test-slow check bench format lock clean
 
 demo: $(READY)
 	$(BIN)/cohort demo -o $(DEMO)

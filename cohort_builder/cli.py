@@ -84,7 +84,7 @@ def _add_demo(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder to write to")
     parser.add_argument("--patients", type=_positive, default=12, help="how many patients the hospital has")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same hospital")
+    parser.add_argument("--seed", type=_not_negative, default=0, help="the same seed makes the same hospital")
     parser.add_argument("--engine", default="classical", help="segmentation engine")
     parser.add_argument("--workers", type=_positive, default=2, help="processes")
     parser.set_defaults(run=_demo)
@@ -170,6 +170,8 @@ def _show(options: argparse.Namespace) -> int:
     cohort = open_cohort(options.cohort)
     print(cohort.summary())
     if options.finding is not None:
+        if not 0 <= options.finding < len(cohort):
+            raise ConfigError(f"finding {options.finding} does not exist: the cohort has {len(cohort)}, from 0")
         cohort.show(options.finding).save(options.out)
         print(f"finding {options.finding} is drawn in {options.out}")
     return 0
@@ -194,9 +196,17 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
     return value
 
 

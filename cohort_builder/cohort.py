@@ -125,11 +125,23 @@ class Cohort:
             self.contact_sheet(n).save(folder / "contact_sheet.png")
 
     def audit(self) -> list[Leak]:
-        """Search all that is published for the identifiers of the index and the originals behind the pseudonyms."""
+        """Search all that is published for the identifiers of the index and the originals behind the pseudonyms.
+
+        Raises
+        ------
+        ConfigError
+            If the cohort's private folder is not there.
+
+        """
         from cohort_builder.audit import find_leaks
         from cohort_builder.pacs import open_index
 
         private = self.path / "private"
+        if not (private / "crosswalk.jsonl").is_file():
+            raise ConfigError(
+                "this cohort has no private/crosswalk.jsonl, so what to search for is not known; audit it where it was "
+                "built, with its private folder"
+            )
         lines = (private / "crosswalk.jsonl").read_text(encoding="utf-8").splitlines()
         needles = {part for line in lines for part in json.loads(line)["original"].split("/")}
         index = open_index(private / "index.sqlite")

@@ -56,7 +56,7 @@ class ProcessExecutor:
         with ProcessPoolExecutor(
             min(self.workers, max(1, len(tasks))),
             mp_context=context,
-            initializer=_die_with_parent,
+            initializer=die_with_parent,
             initargs=(os.getpid(),),
         ) as pool:
             futures = [pool.submit(work, task) for task in tasks]
@@ -77,8 +77,11 @@ def load_executor(workers: int) -> Executor:
     return LocalExecutor() if workers == 1 else ProcessExecutor(workers)
 
 
-def _die_with_parent(parent: int) -> None:
-    """End this worker when its parent is gone: a killed run must not leave writers behind."""
+def die_with_parent(parent: int) -> None:
+    """End this worker process when its parent is gone: a killed run must not leave writers behind.
+
+    The initializer of every process pool; ``parent`` is the process id of the pool's owner.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -60,7 +60,7 @@ def read_patient(
     read: list[ReadReport] = []
     for report, scope in reports:
         try:
-            scrubbed, offsets = scrub_report(report, identifiers | _identifiers(report))
+            scrubbed, offsets = scrub_report(report, identifiers)
             findings = _extract(extractor, _without_keys(scrubbed))
         except ReportError as error:
             reason = "scrub_failed" if isinstance(error, ScrubError) else "report_unusable"
@@ -122,12 +122,6 @@ def _extract(extractor: Extractor, report: Report) -> tuple[Finding, ...]:
     if len({finding.finding_id for finding in findings}) < len(findings):
         raise ValueError("two findings of one report have the same finding_id")
     return tuple(findings)
-
-
-def _identifiers(report: Report) -> set[str]:
-    """What the reports table itself says about who this is."""
-    keys = (report.patient_id, *report.accession_numbers, *report.study_instance_uids, *report.identifiers)
-    return {value for value in keys if value}
 
 
 def _without_keys(report: Report) -> Report:

@@ -125,8 +125,8 @@ A lesion that two reports speak of has two rows with one `lesion_id`.
 _MAKING_TEXT = """\
 Reports were scrubbed, then read for findings, their sizes and image references. Drawings were read from the
 presentation states of the PACS, brought into patient space and grouped into lesions. Findings and lesions were linked
-by size, image, side, level and order; what was not certain was withheld. Each lesion was segmented from its drawing,
-and its mask checked against the radiologist's own measurement.
+by size, image reference and side; what was not certain was withheld. Each lesion was segmented from its drawing, and
+its mask checked against the radiologist's own measurement.
 """
 
 _CAUTION_TEXT = """\

@@ -157,7 +157,7 @@ class VolumeRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReportPhraseRecord:
-    """One phrase of a report and what became of it: LINKED, AMBIGUOUS, UNMATCHED, NEGATED, PRIOR, NO_SIZE ..."""
+    """One phrase of a report and what became of it: LINKED, PRIOR_LINKED, AMBIGUOUS, NEGATED, NO_SIZE ..."""
 
     finding_id: str
     start: int

@@ -280,6 +280,18 @@ def test_killed_and_started_again_it_ends_with_the_same_rows(demo: Path, tmp_pat
     assert digests(tmp_path / "out" / "cohort" / "dataset") == digests(demo / "cohort" / "dataset")
 
 
+def test_a_demo_killed_while_it_makes_the_hospital_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Workers hold their parent's standard output open: it ends with the last of them."""
+    command = [COMMAND, "demo", "-o", tmp_path / "out", "--patients", "8", "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out" / ".hospital.tmp").rglob("*"))) < 20 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+
+
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_it_ends_with_the_same_rows(demo: Path, tmp_path: Path) -> None:
     clock = random.Random(0)

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from records import finding, volume
 
 from cohort_builder.cli import main
+from exports import write_dataset
 
 VERBS = ["demo", "build", "show", "audit"]
 
@@ -36,7 +38,14 @@ def test_no_verb_prints_the_help_and_is_a_bad_argument(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["build"], ["build", "r.csv", "pacs"], ["demo", "--patients", "0"], ["demo", "--patients", "x"]],
+    [
+        ["nonsense"],
+        ["build"],
+        ["build", "r.csv", "pacs"],
+        ["demo", "--patients", "0"],
+        ["demo", "--patients", "x"],
+        ["demo", "--seed", "-1"],
+    ],
 )
 def test_bad_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -74,6 +83,20 @@ def test_a_wrong_configuration_exits_2(tmp_path: Path, capsys: pytest.CaptureFix
 def test_show_of_a_folder_without_a_cohort_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(tmp_path)]) == 2
     assert "no finished cohort" in capsys.readouterr().err
+
+
+def test_a_finding_that_does_not_exist_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(tmp_path / "dataset", findings=[finding(volume(0), 0)])
+    for number in ("1", "-1"):
+        assert main(["show", str(tmp_path), "--finding", number]) == 2
+        assert f"finding {number} does not exist: the cohort has 1" in capsys.readouterr().err
+
+
+def test_an_audit_without_the_private_folder_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing to search for is not nothing found."""
+    write_dataset(tmp_path / "dataset", findings=[finding(volume(0), 0)])
+    assert main(["audit", str(tmp_path)]) == 2
+    assert "private folder" in capsys.readouterr().err
 
 
 def test_a_foreign_folder_is_never_built_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

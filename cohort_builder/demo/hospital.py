@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from cohort_builder.demo.simulate import imagine_sights
 from cohort_builder.demo.states import SavedState, Stroke, draw, saved_states
 from cohort_builder.demo.truth import Truth, add_exam, add_report, joined, needles_of
 from cohort_builder.errors import ConfigError
+from cohort_builder.executors import die_with_parent
 from segmentation.phantoms import Phantom, PhantomError, PhantomLesion, body_phantom
 
 EXPORT, REPORTS, TRUTH = "pacs_export", "reports.csv", "truth"
@@ -125,7 +127,12 @@ def _made_patients(make: Callable[[int], _Made], patients: int, workers: int) ->
     if min(workers, patients) <= 1:
         yield from map(make, range(patients))
         return
-    with ProcessPoolExecutor(min(workers, patients), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        min(workers, patients),
+        mp_context=get_context("spawn"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
+    ) as pool:
         yield from pool.map(make, range(patients))
 
 

@@ -119,7 +119,7 @@ def copy_series(source: Path, target: Path) -> dict[str, pydicom.Dataset]:
 @pytest.fixture(scope="module")
 def built(composed: tuple[Path, dict]) -> Cohort:
     root, _ = composed
-    config = BuildConfig(pictures=7, min_tier="C")
+    config = BuildConfig(pictures=7)
     return build_cohort(
         root / "reports.csv", root / "pacs", out=root / "out", config=config, key=root / "site.key", progress=False
     )
