@@ -32,7 +32,7 @@ format: $(READY)
 # The lock is what we test; pyproject.toml says what should work. Needs network.
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra codecs --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
 		--no-annotate --no-header --quiet -o requirements/dev.txt
 
 clean:

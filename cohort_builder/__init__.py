@@ -23,31 +23,37 @@ if TYPE_CHECKING:
     from cohort_builder.linking import LinkConfig, link
     from cohort_builder.pacs import Index, index_export
     from cohort_builder.types import Annotation, Decision, Lesion, Link, LocatedAnnotation, Skip
+    from nlp.findings import Extractor
+    from nlp.types import Report
+    from segmentation.types import Segmenter
 
 _HOMES = {
-    "Annotation": "types",
-    "BuildConfig": "config",
-    "Cohort": "cohort",
-    "CohortError": "errors",
-    "ConfigError": "errors",
-    "Decision": "types",
-    "Index": "pacs",
-    "Lesion": "types",
-    "Link": "types",
-    "LinkConfig": "linking",
-    "LocatedAnnotation": "types",
-    "PacsError": "errors",
-    "SetupError": "errors",
-    "Skip": "types",
-    "TooManySkips": "errors",
-    "build_cohort": "build",
-    "group_lesions": "lesions",
-    "index_export": "pacs",
-    "link": "linking",
-    "load_volume": "ct",
-    "locate": "lesions",
-    "open_cohort": "cohort",
-    "read_annotations": "gsps",
+    "Annotation": "cohort_builder.types",
+    "BuildConfig": "cohort_builder.config",
+    "Cohort": "cohort_builder.cohort",
+    "CohortError": "cohort_builder.errors",
+    "ConfigError": "cohort_builder.errors",
+    "Decision": "cohort_builder.types",
+    "Extractor": "nlp.findings",
+    "Index": "cohort_builder.pacs",
+    "Lesion": "cohort_builder.types",
+    "Link": "cohort_builder.types",
+    "LinkConfig": "cohort_builder.linking",
+    "LocatedAnnotation": "cohort_builder.types",
+    "PacsError": "cohort_builder.errors",
+    "Report": "nlp.types",
+    "Segmenter": "segmentation.types",
+    "SetupError": "cohort_builder.errors",
+    "Skip": "cohort_builder.types",
+    "TooManySkips": "cohort_builder.errors",
+    "build_cohort": "cohort_builder.build",
+    "group_lesions": "cohort_builder.lesions",
+    "index_export": "cohort_builder.pacs",
+    "link": "cohort_builder.linking",
+    "load_volume": "cohort_builder.ct",
+    "locate": "cohort_builder.lesions",
+    "open_cohort": "cohort_builder.cohort",
+    "read_annotations": "cohort_builder.gsps",
 }
 
 __all__ = [
@@ -57,12 +63,15 @@ __all__ = [
     "CohortError",
     "ConfigError",
     "Decision",
+    "Extractor",
     "Index",
     "Lesion",
     "Link",
     "LinkConfig",
     "LocatedAnnotation",
     "PacsError",
+    "Report",
+    "Segmenter",
     "SetupError",
     "Skip",
     "TooManySkips",
@@ -80,7 +89,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'cohort_builder' has no attribute {name!r}")
-    return getattr(import_module(f"cohort_builder.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

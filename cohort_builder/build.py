@@ -34,6 +34,7 @@ from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard, private_skip, public_skip
 from exports.assembly import assemble
 from exports.card import CardInfo
+from exports.schema import digest
 from exports.types import ExportError
 from nlp import EXTRACTORS
 from nlp.reports import read_reports
@@ -201,6 +202,7 @@ class _Run:
             "software": self.software,
             "config": self.config.what_is_published(),
             "versions": versions(),
+            "schema": digest(),
             "extractor": identity(extractor or self.config.extractor, EXTRACTORS),
             "segmenter": identity(segmenter or self.config.engine, ENGINES),
             "weights": None if weights is None else stamp(Path(weights)),

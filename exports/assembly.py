@@ -16,7 +16,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from exports.card import CardInfo, ConfigFacts, Contents, SplitFacts, render_card
-from exports.schema import FOLDERS, schema
+from exports.schema import FOLDERS, digest, schema
 from exports.types import ExportError
 
 FORMAT = 1
@@ -250,6 +250,7 @@ def _patterns(parts: Sequence[_Part]) -> tuple[str, ...]:
 def _manifest(contents: Contents, parts: Sequence[_Part]) -> dict[str, Any]:
     return {
         "format": FORMAT,
+        "schema": digest(),
         "configs": {
             config.name: {
                 "digest": config.digest,

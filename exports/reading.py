@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exports.schema import VOXEL_COLUMNS, nifti_voxels, schema
+from exports.schema import VOXEL_COLUMNS, digest, nifti_voxels, schema
 from exports.types import ExportError
 
 if TYPE_CHECKING:
@@ -155,4 +156,9 @@ def _dataset(dataset_dir: Path | str) -> Path:
     root = Path(dataset_dir)
     if not (root / "manifest.json").is_file():
         raise ExportError(f"{root.name!r} is not a dataset: it has no manifest.json; give the directory with README.md")
+    if json.loads((root / "manifest.json").read_text(encoding="utf-8")).get("schema") != digest():
+        raise ExportError(
+            f"{root.name!r} was written by another version of this library, with other columns: open it with "
+            "datasets.load_dataset, or build it again"
+        )
     return root

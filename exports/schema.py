@@ -183,6 +183,13 @@ def schema(folder: str) -> pa.Schema:
     return pa.schema(list(columns), metadata=metadata)
 
 
+@cache
+def digest() -> str:
+    """Hash of all columns and types: files of another digest were written by another version."""
+    text = "\n".join(f"{folder}\n{schema(folder).to_string(show_schema_metadata=False)}" for folder in FOLDERS)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def finding_row(record: FindingRecord, preview_png: bytes) -> Row:
     """Row of ``data/findings`` or, without ``said``, of ``data/unlinked``."""
     said = dict.fromkeys(name for name, _ in _PHRASE_COLUMNS) if record.said is None else _phrase_row(record.said)

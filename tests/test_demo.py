@@ -497,3 +497,10 @@ def test_a_cohort_is_scored_whole(hospital: Hospital, truth: Truth, tmp_path: Pa
 def test_a_cohort_without_its_private_links_is_refused(hospital: Hospital, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="private/links"):
         score_cohort(tmp_path, hospital.truth)
+
+
+@pytest.mark.slow
+def test_links_over_five_hundred_studies_are_right_in_99_of_100() -> None:
+    score = score_links(500, seed=0)
+    assert score.precision >= 0.99
+    assert score.recall >= 0.6

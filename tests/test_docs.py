@@ -38,6 +38,15 @@ def test_python_of_the_readme_compiles() -> None:
         compile(block, "README.md", "exec")
 
 
+def test_the_readmes_load_dataset_runs(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "load_dataset" in block)
+    monkeypatch.chdir(demo)
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    assert scope["row"]["phrase"]  # type: ignore[index]
+
+
 def test_every_reason_for_a_skip_is_explained() -> None:
     """No page documents a reason that the code does not have; tests/test_bad_input.py looks at the other direction."""
     explained = set(re.findall(r"^\| `([a-z0-9_]+)`", (ROOT / "docs" / "skips.md").read_text(), re.MULTILINE))
