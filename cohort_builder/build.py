@@ -28,8 +28,8 @@ from cohort_builder.pacs import index_export
 from cohort_builder.pixels import installed_decoders
 from cohort_builder.privacy import Key, Pseudonyms, load_key
 from cohort_builder.progress import Progress
-from cohort_builder.scope import Scope, scope_reports
-from cohort_builder.shards import ShardPlan, clean, is_done, plan_shards, read_lines, signature
+from cohort_builder.scope import Scope, require_a_join, scope_reports, studies_without_report
+from cohort_builder.shards import ShardPlan, clean, plan_shards, read_lines, remaining, signature
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard, private_skip, public_skip
 from exports.assembly import assemble
@@ -168,7 +168,8 @@ class _Run:
         self.counts.update(reports_read=len(reports), reports_scoped=len(scopes))
         bad = len(self.skips) - before
         self._refuse_too_many("reports", bad, bad + len(reports))
-        self.skips += [*unscoped, *_studies_without_report(index, scopes)]
+        self.skips += [*unscoped, *studies_without_report(index, scopes)]
+        require_a_join(reports, scopes, unscoped)
         by_id = {report.report_id: report for report in reports}
         scoped: dict[str, tuple[tuple[Report, Scope], ...]] = {}
         for scope in scopes:
@@ -224,9 +225,7 @@ class _Run:
         """Build every shard that an earlier run did not finish."""
         self.shards_dir.mkdir(exist_ok=True)
         clean(self.shards_dir, plans)
-        todo = [plan for plan in plans if not is_done(self.shards_dir, plan)]
-        if len(todo) < len(plans):
-            logger.info("%d of %d shards are already built", len(plans) - len(todo), len(plans))
+        todo = remaining(self.shards_dir, plans)
         require_sendable(extractor, segmenter, self.config.workers)
         tasks = [
             ShardTask(
@@ -271,7 +270,8 @@ class _Run:
         with self.progress.stage("pictures", n_pictures, unit="pictures") as stage:
             cohort.draw(n_pictures, on_each=stage.advance)
         if not self.counts["findings"]:
-            logger.warning("no finding was grounded; cohort.skipped, and the outcomes in `reports`, say why")
+            logger.warning("no finding was grounded: the outcomes of the phrases above and the skips say why")
+        self.counts["skips"] = len(skips)
         self._write_run("complete", skips)
         return open_cohort(self.out)
 
@@ -307,7 +307,8 @@ class _Run:
         try:
             if self.key.created:
                 logger.warning(
-                    "a new pseudonym key was made; keep it: it ties the patients of the next cohort to this one"
+                    "a new pseudonym key was made (the file of --key, or site.key in your configuration folder); "
+                    "keep it: it ties the patients of the next cohort to this one"
                 )
             yield
         except (CohortError, ReportError, ExportError) as error:
@@ -381,17 +382,6 @@ class _Run:
             "seconds": {**self.progress.seconds, "total": round(monotonic() - self._started, 3)},
         }
         write_atomically(self.out / "run.json", json.dumps(run, indent=1, sort_keys=True) + "\n")
-
-
-def _studies_without_report(index: Index, scopes: Sequence[Scope]) -> list[Skip]:
-    """Studies that were drawn on and that no report reads: their lesions are published without a phrase."""
-    read = {uid for scope in scopes for uid in scope.reads}
-    detail = "no report of the table reads this study: its lesions are published in `lesions`, without a phrase"
-    return [
-        Skip("scope", s.study_instance_uid, "study_without_report", detail, private={"uid": s.study_instance_uid})
-        for s in index.studies()
-        if s.study_instance_uid not in read and index.presentation_states(s.study_instance_uid)
-    ]
 
 
 def _instances(index: Index, study_instance_uid: str) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from cohort_builder.errors import CohortError, ConfigError
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.WARNING if options.quiet else logging.INFO)  # the log of the run keeps everything
+    console.addFilter(lambda record: record.levelno < logging.ERROR)  # the error itself is printed below
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     for noisy in ("datasets", "matplotlib", "pydicom", "highdicom", "filelock", "PIL", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -41,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cohort: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("cohort: stopped; the same command continues where it ended", file=sys.stderr)
+        print("cohort: stopped; the same command goes on, and finished shards are kept", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001 - its message and its traceback may quote a path or a value of a patient
         print(
-            f"cohort: unexpected {type(error).__name__}, please report it; private/error.txt in the output folder says "
-            "where, and may name patients",
+            f"cohort: unexpected {type(error).__name__}, please report it; after a build, private/error.txt in the "
+            "output folder says where, and may name patients",
             file=sys.stderr,
         )
         return 1
@@ -56,12 +58,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cohort", description="Turn the annotations radiologists left in their PACS into grounded training data."
     )
+    parser.add_argument("--version", action="version", version=f"cohort-builder {metadata.version('cohort-builder')}")
     verbs = parser.add_subparsers(metavar="VERB")
     _add_demo(verbs)
     _add_build(verbs)
     _add_show(verbs)
     _add_audit(verbs)
     return parser
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, where there are some."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.required else super()._get_help_string(action)
 
 
 def _verb(
@@ -72,7 +82,7 @@ def _verb(
         help=help_,
         description=help_,
         epilog=f"example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings and the result")
     return parser
@@ -148,6 +158,9 @@ def _build(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     print(cohort.summary())
+    print(
+        f"\ndataset   {cohort.dataset_path}\npictures  {cohort.path / 'pictures'}\nprivate   {cohort.path / 'private'}"
+    )
     return 0
 
 
@@ -159,7 +172,7 @@ def _add_show(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "cohort show cohort/ --finding 3 -o 3.png",
     )
     parser.add_argument("cohort", type=Path, metavar="DIR", help="folder of a finished build")
-    parser.add_argument("--finding", type=int, help="number of a finding to draw")
+    parser.add_argument("--finding", type=int, help="number of a finding to draw, from 0")
     parser.add_argument("-o", "--out", type=Path, default=Path("finding.png"), help="picture to write")
     parser.set_defaults(run=_show)
 
@@ -172,7 +185,11 @@ def _show(options: argparse.Namespace) -> int:
     if options.finding is not None:
         if not 0 <= options.finding < len(cohort):
             raise ConfigError(f"finding {options.finding} does not exist: the cohort has {len(cohort)}, from 0")
-        cohort.show(options.finding).save(options.out)
+        picture = cohort.show(options.finding)
+        try:
+            picture.save(options.out)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the picture cannot be written as {options.out} ({type(error).__name__})") from error
         print(f"finding {options.finding} is drawn in {options.out}")
     return 0
 

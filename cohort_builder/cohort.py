@@ -68,14 +68,23 @@ class Cohort:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def summary(self) -> str:
-        """Counts by stage, links by decision, quality tiers, skips by reason; names nobody."""
+        """Counts by stage, phrases by outcome, quality tiers, skips by reason; names nobody."""
         counts = self.run.get("counts", {})
         lines = ["Cohort"]
         if (status := self.run.get("status", "complete")) != "complete":
             lines.append(f"  the last run: {status}; the dataset is that of the run before, the counts are not")
-        stages = ("index_dicom", "patients", "lesions", "reports", "findings", "unlinked_lesions", "volumes")
+        stages = (
+            "index_dicom",
+            "patients",
+            "lesions",
+            "reports_read",
+            "reports",
+            "findings",
+            "unlinked_lesions",
+            "volumes",
+        )
         lines += [f"  {name.replace('_', ' '):<20}{counts[name]:>8}" for name in stages if name in counts]
-        for title, prefix in (("Links", "links_"), ("Quality", "tier_")):
+        for title, prefix in (("Phrases of the reports", "phrases_"), ("Quality", "tier_")):
             chosen = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
             if chosen:
                 lines += [title, *(f"  {name:<20}{n:>8}" for name, n in sorted(chosen.items()))]

@@ -6,14 +6,19 @@ keys that contradict each other join nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from cohort_builder.errors import ConfigError
 from cohort_builder.types import Skip
 from nlp.types import Report
+
+if TYPE_CHECKING:
+    from cohort_builder.pacs import Index
 
 
 class JoinKey(StrEnum):
@@ -232,6 +237,27 @@ class _Join:
             if number not in self._by_accession and len(patients) == 1 and (not patient or patient in patients):
                 return _skip(report, "study_not_in_export", _ZEROS.format("an accession number"))
         return _skip(report, "study_not_in_export")
+
+
+def require_a_join(reports: Sequence[Report], scopes: Sequence[Scope], unscoped: Sequence[Skip]) -> None:
+    """Stop before a night of segmenting lesions that no report will speak of."""
+    if reports and not scopes:
+        ((detail, n),) = Counter(skip.detail for skip in unscoped).most_common(1)
+        raise ConfigError(
+            f"not one of the {len(reports)} reports joined a study of the export; {n} times because {detail}. "
+            "To segment lesions without any report, give an empty table"
+        )
+
+
+def studies_without_report(index: Index, scopes: Sequence[Scope]) -> list[Skip]:
+    """Studies that were drawn on and that no report reads: their lesions are published without a phrase."""
+    read = {uid for scope in scopes for uid in scope.reads}
+    detail = "no report of the table reads this study: its lesions are published in `lesions`, without a phrase"
+    return [
+        Skip("scope", s.study_instance_uid, "study_without_report", detail, private={"uid": s.study_instance_uid})
+        for s in index.studies()
+        if s.study_instance_uid not in read and index.presentation_states(s.study_instance_uid)
+    ]
 
 
 def _in_order(studies: Iterable[StudyKeys]) -> tuple[str, ...]:

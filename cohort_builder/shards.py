@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cohort_builder.privacy import Pseudonyms
+
+logger = logging.getLogger("cohort_builder")
 
 SPLITS = ("train", "validation", "test")
 MARKER = "done.json"
@@ -93,6 +96,21 @@ def clean(shards_dir: Path, plans: Iterable[ShardPlan]) -> None:
     for path in shards_dir.iterdir():
         if path.name.startswith(_TEMPORARY) or path.name not in wanted:
             shutil.rmtree(path)
+
+
+def remaining(shards_dir: Path, plans: Sequence[ShardPlan]) -> list[ShardPlan]:
+    """The shards that are not done, and a word about those of an earlier run."""
+    todo = [plan for plan in plans if not is_done(shards_dir, plan)]
+    stale = sum((shards_dir / plan.name / MARKER).is_file() for plan in todo)
+    if len(todo) < len(plans):
+        logger.info("%d of %d shards are already built", len(plans) - len(todo), len(plans))
+    if stale:
+        logger.warning(
+            "%d of %d shards were built from other inputs, options, versions or another key: they are built again",
+            stale,
+            len(plans),
+        )
+    return todo
 
 
 class ShardDirectory:

@@ -292,6 +292,8 @@ class _ShardRun:
             if record is None:
                 continue
             self.writer.add_report(record)
+            for phrase in record.phrases:
+                self._count(f"phrases_{phrase.outcome}")
             self._count("reports")
             self._crosswalk("report", read.report.report_id)
             offsets = self.pseudonyms.pseudonym("report", read.report.report_id)

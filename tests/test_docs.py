@@ -47,6 +47,15 @@ def test_the_readmes_load_dataset_runs(demo: Path, monkeypatch: pytest.MonkeyPat
     assert scope["row"]["phrase"]  # type: ignore[index]
 
 
+def test_the_options_of_the_readme_are_the_defaults() -> None:
+    import tomllib
+
+    from cohort_builder import BuildConfig
+
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert BuildConfig.from_mapping(tomllib.loads(block)) == BuildConfig()
+
+
 def test_every_reason_for_a_skip_is_explained() -> None:
     """No page documents a reason that the code does not have; tests/test_bad_input.py looks at the other direction."""
     explained = set(re.findall(r"^\| `([a-z0-9_]+)`", (ROOT / "docs" / "skips.md").read_text(), re.MULTILINE))

@@ -246,3 +246,17 @@ def test_no_join_contradicts_a_key(export: list[FakeStudy], one: Report) -> None
 @given(export=studies, one=reports)
 def test_order_of_the_export_does_not_matter(export: list[FakeStudy], one: Report) -> None:
     assert scope_reports([one], FakeIndex(*export)) == scope_reports([one], FakeIndex(*reversed(export)))
+
+
+def test_a_table_of_which_no_report_joins_is_refused_with_the_commonest_reason() -> None:
+    from cohort_builder import ConfigError
+    from cohort_builder.scope import require_a_join
+    from cohort_builder.types import Skip
+
+    reports = [report(None), report(None)]
+    skips = [Skip("scope", "1", "no_study_key", "no keys"), Skip("scope", "2", "no_study_key", "no keys")]
+    with pytest.raises(
+        ConfigError, match="not one of the 2 reports joined a study of the export; 2 times because no keys"
+    ):
+        require_a_join(reports, [], skips)
+    require_a_join([], [], [])
