@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import hypot, sqrt
 
@@ -188,13 +188,7 @@ class EllipsoidSegmenter:
 
     def segment(self, jobs: Iterable[SegmentationJob]) -> Iterator[Mask | SegmentationFailure]:
         """Fill the ellipsoid of every job."""
-        for job in jobs:
-            try:
-                yield self._segment_one(job)
-            except SegmentationError as error:
-                yield SegmentationFailure(job.job_id, "bad_prompt", str(error))
-            except ArithmeticError as error:
-                yield SegmentationFailure(job.job_id, "numerical", type(error).__name__)
+        return one_by_one(jobs, self._segment_one)
 
     def _segment_one(self, job: SegmentationJob) -> Mask | SegmentationFailure:
         prompt, flags = job.prompts[0], tuple[str, ...]()
@@ -211,6 +205,19 @@ class EllipsoidSegmenter:
             return unsupported(job, self.name)
         filled, origin = fill_ellipsoid(ellipse, semi_z, job.volume)
         return mask_from_volume(job.job_id, filled, f"{self.name}@{self.revision}", origin=origin, flags=flags)
+
+
+def one_by_one(
+    jobs: Iterable[SegmentationJob], segment_one: Callable[[SegmentationJob], Mask | SegmentationFailure]
+) -> Iterator[Mask | SegmentationFailure]:
+    """Answer every job in turn; a bad prompt or a solver that fails costs its own lesion."""
+    for job in jobs:
+        try:
+            yield segment_one(job)
+        except SegmentationError as error:
+            yield SegmentationFailure(job.job_id, "bad_prompt", str(error))
+        except ArithmeticError as error:
+            yield SegmentationFailure(job.job_id, "numerical", type(error).__name__)
 
 
 def unsupported(job: SegmentationJob, engine: str) -> SegmentationFailure:

@@ -21,7 +21,7 @@ from segmentation.classical.recipe import (
     Segmented,
     segment_ellipse,
 )
-from segmentation.ellipsoid import InPlaneEllipse, ellipse_of, fill_ellipsoid, unsupported
+from segmentation.ellipsoid import InPlaneEllipse, ellipse_of, fill_ellipsoid, one_by_one, unsupported
 from segmentation.geometry import is_orthogonal
 from segmentation.metrics import dice
 from segmentation.types import (
@@ -30,7 +30,6 @@ from segmentation.types import (
     Line,
     Mask,
     Prompt,
-    SegmentationError,
     SegmentationFailure,
     SegmentationJob,
     mask_from_volume,
@@ -65,13 +64,7 @@ class ClassicalSegmenter:
 
     def segment(self, jobs: Iterable[SegmentationJob]) -> Iterator[Mask | SegmentationFailure]:
         """Segment every job, one at a time, from its first prompt."""
-        for job in jobs:
-            try:
-                yield self._segment_one(job)
-            except SegmentationError as error:
-                yield SegmentationFailure(job.job_id, "bad_prompt", str(error))
-            except ArithmeticError as error:
-                yield SegmentationFailure(job.job_id, "numerical", type(error).__name__)
+        return one_by_one(jobs, self._segment_one)
 
     def _segment_one(self, job: SegmentationJob) -> Mask | SegmentationFailure:
         prompt = job.prompts[0]
