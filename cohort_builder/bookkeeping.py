@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cohort_builder.errors import ConfigError, PacsError
+from cohort_builder.errors import PacsError
 
 
 def versions() -> dict[str, str]:
@@ -41,15 +41,9 @@ def stamp(path: Path) -> tuple[str, int, int]:
 def identity(component: object, registered: Mapping[str, object]) -> dict[str, object]:
     """What decides about the answers of an engine or extractor, as far as it tells: its class, revision and options.
 
-    Raises
-    ------
-    ConfigError
-        If it is a name that is not ``registered``.
-
+    A name stands for the class that is ``registered`` under it; ``require_engines`` has refused all others.
     """
     if isinstance(component, str):
-        if component not in registered:
-            raise ConfigError(f"unknown engine or extractor {component!r}; known are {sorted(registered)}")
         component = registered[component]
     kind = component if isinstance(component, type) else type(component)
     options = {} if component is kind else getattr(component, "__dict__", {})

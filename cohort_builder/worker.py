@@ -90,7 +90,8 @@ class _OpenStack:
 
     case: PatientCase
     plan: StackPlan
-    volume: Volume | None = None
+    volume: Volume
+    jobs: dict[str, SegmentationJob]
     answers: dict[str, Mask | SegmentationFailure] = field(default_factory=dict)
 
     @property
@@ -167,7 +168,7 @@ class _ShardRun:
             for target in plan.targets:
                 self._lose(target, "NO_VOLUME", "volume_unreadable", detail, failure=True)
             return
-        opened = _OpenStack(case, plan, volume)
+        opened = _OpenStack(case, plan, volume, {job.job_id: job for job in jobs})
         self._queue.append(opened)
         for job in jobs:
             self._stack_of[job.job_id] = opened
@@ -201,18 +202,14 @@ class _ShardRun:
             self._queue.popleft()
 
     def _write_stack(self, opened: _OpenStack) -> None:
-        volume = opened.volume
-        if volume is None:
-            return
         said = _said(opened.case.reports)
-        judged = [self._judge(opened, target, volume) for target in opened.plan.targets]
+        judged = [self._judge(opened, target) for target in opened.plan.targets]
         accepted = [lesion for lesion in judged if lesion is not None]
         lesion_ids = [lesion.target.lesion.lesion_id for lesion in accepted]
-        place = self._write_volume(opened, volume, lesion_ids, linked=any(i in said for i in lesion_ids))
+        place = self._write_volume(opened, lesion_ids, linked=any(i in said for i in lesion_ids))
         for lesion, lesion_id in zip(accepted, lesion_ids, strict=True):
             self._write_lesion(lesion, said.get(lesion_id, [None]), place)
             self._crosswalk("lesion", lesion_id)
-        opened.volume = None
 
     def _write_lesion(self, lesion: SegmentedLesion, said: Iterable[Said | None], place: VolumePlace) -> None:
         lesion_id = lesion.target.lesion.lesion_id
@@ -225,15 +222,14 @@ class _ShardRun:
             self._count("unlinked_lesions" if one is None else "findings")
             self._count(f"tier_{lesion.quality.tier}")
 
-    def _judge(self, opened: _OpenStack, target: Target, volume: Volume) -> SegmentedLesion | None:
+    def _judge(self, opened: _OpenStack, target: Target) -> SegmentedLesion | None:
         """Accept a mask with its quality, or record why the lesion has none."""
-        lesion_id, stack = target.lesion.lesion_id, opened.plan.stack
+        lesion_id = target.lesion.lesion_id
         mask = opened.answers[lesion_id]
         if isinstance(mask, SegmentationFailure):
             self._lose_to_engine(target, mask)
             return None
-        (job,) = StackPlan(stack, (target,)).jobs(volume)
-        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, job))
+        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, opened.jobs[lesion_id]))
         if quality is None:
             self._fail(lesion_id, "SEGMENTATION_FAILED")
             return None
@@ -241,7 +237,7 @@ class _ShardRun:
             detail = f"tier {quality.tier} is below min_tier {self.task.config.min_tier}: {', '.join(quality.flags)}"
             self._lose(target, "MASK_REJECTED", "mask_not_believable", detail)
             return None
-        return SegmentedLesion(opened.case.patient_key, target, stack, volume, mask, quality)
+        return SegmentedLesion(opened.case.patient_key, target, opened.plan.stack, opened.volume, mask, quality)
 
     def _lose_to_engine(self, target: Target, failure: SegmentationFailure) -> None:
         """Record a failure of the engine; the words of an engine that is not ours stay private."""
@@ -265,13 +261,13 @@ class _ShardRun:
             self._fail(lesion_id, outcome)
         self._skip(Skip(stage, lesion_id, reason, detail, failure=failure, private=private))
 
-    def _write_volume(self, opened: _OpenStack, volume: Volume, lesion_ids: list[str], *, linked: bool) -> VolumePlace:
+    def _write_volume(self, opened: _OpenStack, lesion_ids: list[str], *, linked: bool) -> VolumePlace:
         policy = self.task.config.volumes
         if not lesion_ids or policy == "none" or (policy == "linked" and not linked):
             return VolumePlace()
         stack, key = opened.plan.stack, opened.case.patient_key
         identifiers = [value for study in self.index.studies_of(key) for value in study.identifiers]
-        record = self.records.volume(key, stack, volume, lesion_ids, acquisition_facts(stack, identifiers))
+        record = self.records.volume(key, stack, opened.volume, lesion_ids, acquisition_facts(stack, identifiers))
         location = self.writer.add_volume(record)
         self._count("volumes")
         self._crosswalk("series", stack_key(stack))
