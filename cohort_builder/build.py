@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from time import monotonic
@@ -101,23 +102,32 @@ def build_cohort(
         The dataset could not be written whole.
 
     """
-    run = _Run(Path(out), config or BuildConfig(), load_key(key, outside=out), Progress(show=progress))
-    require_engines(
-        extractor or run.config.extractor,
-        segmenter or run.config.engine,
-        None if weights is None else str(weights),
-        device,
+    config = config or BuildConfig()
+    run = _Run(Path(out), config, load_key(key, outside=out), Progress(show=progress))
+    engines = _Engines(
+        extractor or config.extractor, segmenter or config.engine, None if weights is None else str(weights), device
     )
+    require_engines(engines.extractor, engines.segmenter, engines.weights, engines.device)
     with run.exclusively():
         rows = run.open_reports(reports)
         index = run.index(pacs_export)
         try:
             scoped = run.read_reports(rows, index)
-            plans = run.plan(index, scoped, extractor=extractor, segmenter=segmenter, weights=weights)
-            run.build_shards(plans, scoped, extractor=extractor, segmenter=segmenter, weights=weights, device=device)
+            plans = run.plan(index, scoped, engines)
+            run.build_shards(plans, scoped, engines)
         finally:
             index.close()
         return run.publish(plans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    """Who finds and who segments in this run: the caller's choice, else the configuration's."""
+
+    extractor: str | Extractor
+    segmenter: str | Segmenter
+    weights: str | None
+    device: str | None
 
 
 ScopedReports = Mapping[str, tuple[tuple[Report, Scope], ...]]
@@ -176,15 +186,7 @@ class _Run:
             scoped[scope.patient_key] = (*scoped.get(scope.patient_key, ()), (by_id[scope.report_id], scope))
         return scoped
 
-    def plan(
-        self,
-        index: Index,
-        scoped: ScopedReports,
-        *,
-        extractor: str | Extractor | None,
-        segmenter: str | Segmenter | None,
-        weights: str | Path | None,
-    ) -> list[ShardPlan]:
+    def plan(self, index: Index, scoped: ScopedReports, engines: _Engines) -> list[ShardPlan]:
         """Distribute the patients that were drawn on or reported over shards."""
         megabytes: dict[str, float] = {}
         signatures: dict[str, str] = {}
@@ -204,29 +206,20 @@ class _Run:
             "config": self.config.what_is_published(),
             "versions": versions(),
             "schema": digest(),
-            "extractor": identity(extractor or self.config.extractor, EXTRACTORS),
-            "segmenter": identity(segmenter or self.config.engine, ENGINES),
-            "weights": None if weights is None else stamp(Path(weights)),
+            "extractor": identity(engines.extractor, EXTRACTORS),
+            "segmenter": identity(engines.segmenter, ENGINES),
+            "weights": None if engines.weights is None else stamp(Path(engines.weights)),
             "decoders": installed_decoders(),
             "key": self.pseudonyms.pseudonym("key", "fingerprint"),
         }
         return plan_shards(megabytes, signatures, self.pseudonyms, shard_mb=self.config.shard_mb, content=content)
 
-    def build_shards(
-        self,
-        plans: Sequence[ShardPlan],
-        scoped: ScopedReports,
-        *,
-        extractor: str | Extractor | None,
-        segmenter: str | Segmenter | None,
-        weights: str | Path | None,
-        device: str | None,
-    ) -> None:
+    def build_shards(self, plans: Sequence[ShardPlan], scoped: ScopedReports, engines: _Engines) -> None:
         """Build every shard that an earlier run did not finish."""
         self.shards_dir.mkdir(exist_ok=True)
         clean(self.shards_dir, plans)
         todo = remaining(self.shards_dir, plans)
-        require_sendable(extractor, segmenter, self.config.workers)
+        require_sendable(engines.extractor, engines.segmenter, self.config.workers)
         tasks = [
             ShardTask(
                 plan=plan,
@@ -236,10 +229,10 @@ class _Run:
                 key=self.key,
                 config=self.config,
                 software=self.software,
-                extractor=extractor or self.config.extractor,
-                segmenter=segmenter or self.config.engine,
-                weights=None if weights is None else str(weights),
-                device=device,
+                extractor=engines.extractor,
+                segmenter=engines.segmenter,
+                weights=engines.weights,
+                device=engines.device,
             )
             for plan in todo
         ]
