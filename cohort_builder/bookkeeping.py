@@ -38,19 +38,26 @@ def stamp(path: Path) -> tuple[str, int, int]:
     return path.name, status.st_size, status.st_mtime_ns
 
 
-def identity(component: object, registered: Mapping[str, object]) -> dict[str, object]:
-    """What decides about the answers of an engine or extractor, as far as it tells: its class, revision and options.
+def identity(component: object, options: Mapping[str, object] | None = None) -> dict[str, object]:
+    """What decides about the answers of an engine or extractor, as far as it tells: class, revision, weights, options.
 
-    A name stands for the class that is ``registered`` under it; ``require_engines`` has refused all others.
+    Parameters
+    ----------
+    component
+        A class or an object.
+    options
+        What the object was made with. Where that is not known, its own plain attributes stand for it.
+
     """
-    if isinstance(component, str):
-        component = registered[component]
     kind = component if isinstance(component, type) else type(component)
-    options = {} if component is kind else getattr(component, "__dict__", {})
+    if options is None:
+        own = {} if component is kind else getattr(component, "__dict__", {})
+        options = {name: value for name, value in own.items() if isinstance(value, str | int | float | None)}
+    told = ("name", "version", "revision", "weights_sha256")
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
-        **{name: str(getattr(component, name, None)) for name in ("name", "version", "revision")},
-        "options": {name: value for name, value in options.items() if isinstance(value, str | int | float | None)},
+        **{name: str(getattr(component, name, None)) for name in told},
+        "options": dict(options),
     }
 
 

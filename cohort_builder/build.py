@@ -13,39 +13,39 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from cohort_builder.bookkeeping import identity, stamp, versions, write_atomically, write_lines
+from cohort_builder.bookkeeping import stamp, versions, write_atomically, write_lines
 from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
-from cohort_builder.engines import require_engines, require_sendable
+from cohort_builder.engines import Engines, release
 from cohort_builder.errors import CohortError, ConfigError, TooManySkips
 from cohort_builder.executors import load_executor
 from cohort_builder.pacs import index_export
 from cohort_builder.pixels import installed_decoders
 from cohort_builder.privacy import Key, Pseudonyms, load_key
-from cohort_builder.progress import Progress
+from cohort_builder.private_rows import private_skip, public_skip
+from cohort_builder.progress import LesionCount, Progress
 from cohort_builder.scope import Scope, require_a_join, scope_reports, studies_without_report
-from cohort_builder.shards import ShardPlan, clean, plan_shards, read_lines, remaining, signature
+from cohort_builder.shards import ShardPlan, clean, counts_of, plan_shards, read_lines, remaining, signature
 from cohort_builder.types import Skip
-from cohort_builder.worker import ShardTask, build_shard, private_skip, public_skip
+from cohort_builder.worker import ShardTask, build_shard
 from exports.assembly import assemble
 from exports.card import CardInfo
 from exports.schema import digest
 from exports.types import ExportError
-from nlp import EXTRACTORS
 from nlp.reports import read_reports
 from nlp.types import Report, ReportError
-from segmentation import ENGINES
+from segmentation.believability import table_digest
 
 if TYPE_CHECKING:
     from cohort_builder.pacs import Index
     from nlp.findings import Extractor
-    from segmentation.types import Segmenter
+from segmentation.types import Segmenter
 
 logger = logging.getLogger("cohort_builder")
 
@@ -82,7 +82,9 @@ def build_cohort(
     extractor, segmenter
         Name or object; by default those of ``config``.
     weights, device
-        For engines that take weights; ``"auto"`` uses a GPU where there is one.
+        For engines by name. A file of weights, or a folder that holds it under the name its authors gave it; by default
+        the folder that the environment variable ``COHORT_WEIGHTS`` names. ``"auto"`` (a GPU where there is one),
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Further options of the engine: ``config.engine_options``.
     key
         File of the site's pseudonym key. Default: ``site.key`` in the user's configuration folder, made on first use.
     progress
@@ -92,6 +94,8 @@ def build_cohort(
     ------
     ConfigError
         An argument is wrong, or another run is building in ``out``.
+    SetupError
+        The engine lacks its weights or its device, before or in the middle of the run: what was finished is kept.
     PacsError
         The export is missing, or holds no DICOM file.
     TooManySkips
@@ -102,12 +106,15 @@ def build_cohort(
         The dataset could not be written whole.
 
     """
-    config = config or BuildConfig()
+    config = _with_names(config or BuildConfig(), extractor, segmenter)
     run = _Run(Path(out), config, load_key(key, outside=out), Progress(show=progress))
-    engines = _Engines(
-        extractor or config.extractor, segmenter or config.engine, None if weights is None else str(weights), device
-    )
-    require_engines(engines.extractor, engines.segmenter, engines.weights, engines.device)
+    engines = Engines(
+        extractor or config.extractor,
+        segmenter or config.engine,
+        None if weights is None else str(weights),
+        device,
+        config.engine_options,
+    ).required(config.workers)
     with run.exclusively():
         rows = run.open_reports(reports)
         index = run.index(pacs_export)
@@ -120,14 +127,13 @@ def build_cohort(
         return run.publish(plans)
 
 
-@dataclass(frozen=True, slots=True)
-class _Engines:
-    """Who finds and who segments in this run: the caller's choice, else the configuration's."""
-
-    extractor: str | Extractor
-    segmenter: str | Segmenter
-    weights: str | None
-    device: str | None
+def _with_names(config: BuildConfig, extractor: object, segmenter: object) -> BuildConfig:
+    """Put names given as arguments into the configuration: what is published says what was used."""
+    return replace(
+        config,
+        extractor=extractor if isinstance(extractor, str) else config.extractor,
+        engine=segmenter if isinstance(segmenter, str) else config.engine,
+    )
 
 
 ScopedReports = Mapping[str, tuple[tuple[Report, Scope], ...]]
@@ -186,7 +192,7 @@ class _Run:
             scoped[scope.patient_key] = (*scoped.get(scope.patient_key, ()), (by_id[scope.report_id], scope))
         return scoped
 
-    def plan(self, index: Index, scoped: ScopedReports, engines: _Engines) -> list[ShardPlan]:
+    def plan(self, index: Index, scoped: ScopedReports, engines: Engines) -> list[ShardPlan]:
         """Distribute the patients that were drawn on or reported over shards."""
         megabytes: dict[str, float] = {}
         signatures: dict[str, str] = {}
@@ -206,20 +212,20 @@ class _Run:
             "config": self.config.what_is_published(),
             "versions": versions(),
             "schema": digest(),
-            "extractor": identity(engines.extractor, EXTRACTORS),
-            "segmenter": identity(engines.segmenter, ENGINES),
-            "weights": None if engines.weights is None else stamp(Path(engines.weights)),
+            "checks": table_digest(),
+            **engines.identities(),
             "decoders": installed_decoders(),
             "key": self.pseudonyms.pseudonym("key", "fingerprint"),
         }
         return plan_shards(megabytes, signatures, self.pseudonyms, shard_mb=self.config.shard_mb, content=content)
 
-    def build_shards(self, plans: Sequence[ShardPlan], scoped: ScopedReports, engines: _Engines) -> None:
+    def build_shards(self, plans: Sequence[ShardPlan], scoped: ScopedReports, engines: Engines) -> None:
         """Build every shard that an earlier run did not finish."""
         self.shards_dir.mkdir(exist_ok=True)
         clean(self.shards_dir, plans)
         todo = remaining(self.shards_dir, plans)
-        require_sendable(engines.extractor, engines.segmenter, self.config.workers)
+        if self.config.workers > 1:
+            release()
         tasks = [
             ShardTask(
                 plan=plan,
@@ -229,22 +235,21 @@ class _Run:
                 key=self.key,
                 config=self.config,
                 software=self.software,
-                extractor=engines.extractor,
-                segmenter=engines.segmenter,
-                weights=engines.weights,
-                device=engines.device,
+                engines=engines,
             )
             for plan in todo
         ]
-        with self.progress.stage("lesions and links", len(tasks), unit="shards") as stage:
-            for _summary in load_executor(self.config.workers).run(build_shard, tasks):
-                stage.advance()
+        finished = [plan for plan in plans if plan not in todo]
+        before = sum(counts_of(self.shards_dir, plan).get("lesions", 0) for plan in finished)
+        with self.progress.stage("lesions and links", unit="lesions", before=before) as stage:
+            count = LesionCount(stage, *(sum(len(plan.patient_keys) for plan in part) for part in (finished, todo)))
+            for _summary in load_executor(self.config.workers).run(build_shard, tasks, count.hear):
+                pass
 
     def publish(self, plans: Sequence[ShardPlan]) -> Cohort:
         """Join the shards into the dataset, draw the pictures, and write what the run did."""
         for plan in plans:
-            marker = json.loads((self.shards_dir / plan.name / "done.json").read_text())
-            self.counts.update(marker["counts"])
+            self.counts.update(counts_of(self.shards_dir, plan))
         self.shard_skips = read_lines(self.shards_dir, plans, "skips.jsonl")
         skips = self._write_skips()
         self._refuse_too_many_lost()

@@ -67,21 +67,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults, where there are some."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show defaults, where there are some, and each example on a line of its own."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None or action.required else super()._get_help_string(action)
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_: str, example: str
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_: str, *examples: str
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(
         name,
         help=help_,
         description=help_,
-        epilog=f"example: {example}",
+        epilog="\n".join(f"example: {example}" for example in examples),
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings and the result")
@@ -122,6 +122,7 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "build",
         "Build a dataset from reports and a PACS export.",
         "cohort build reports.csv pacs_export/ -o cohort/",
+        "cohort build reports.csv pacs_export/ -o cohort/ --engine sam2ct --weights sam2ct.pt --engine-option roi=auto",
     )
     parser.add_argument("reports", nargs="+", type=Path, metavar="REPORTS", help="CSV or JSONL files of reports")
     parser.add_argument(
@@ -129,9 +130,24 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to build in; run again to continue")
     parser.add_argument("--config", type=Path, help="TOML file of options")
-    parser.add_argument("--engine", help="segmentation engine: classical (default), ellipsoid")
-    parser.add_argument("--weights", type=Path, help="weights of the engine, for those that need some")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    parser.add_argument(
+        "--engine",
+        help="segmentation engine: classical (the default) or ellipsoid, which need no weights; "
+        "sam2, medsam2, sam2ct or sam2-ft, which do",
+    )
+    parser.add_argument(
+        "--engine-option",
+        action="append",
+        type=_option,
+        metavar="NAME=VALUE",
+        help="option of the engine, e.g. roi=auto or mcm=false; may be given several times",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="weights of the engine: a file, or a folder that holds it; by default the folder in COHORT_WEIGHTS",
+    )
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N")
     parser.add_argument("--workers", type=_positive, help="processes")
     parser.add_argument("--key", type=Path, help="pseudonym key of the site; default: the user's configuration folder")
     parser.set_defaults(run=_build)
@@ -146,6 +162,8 @@ def _build(options: argparse.Namespace) -> int:
     config = BuildConfig() if options.config is None else BuildConfig.from_toml(options.config)
     if options.workers is not None:
         config = replace(config, workers=options.workers)
+    if options.engine_option:
+        config = replace(config, engine_options={**config.engine_options, **dict(options.engine_option)})
     cohort = build_cohort(
         options.reports,
         options.pacs_export,
@@ -210,6 +228,19 @@ def _audit(options: argparse.Namespace) -> int:
         print(f"{leak.kind}: {leak.where}")
     print(f"{len(leaks)} places hold something identifying" if leaks else "nothing identifying found")
     return 1 if leaks else 0
+
+
+def _option(text: str) -> tuple[str, object]:
+    """NAME=VALUE, the value as in TOML; what is none there is a text."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 def _positive(text: str) -> int:

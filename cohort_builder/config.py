@@ -23,6 +23,8 @@ class BuildConfig:
     ----------
     engine
         Name of the segmentation engine (``segmentation.load_segmenter``).
+    engine_options
+        Options of that engine by name, of plain values: numbers, texts, booleans and lists of them.
     extractor
         Name of the findings extractor (``nlp.load_extractor``).
     link
@@ -45,6 +47,7 @@ class BuildConfig:
     """
 
     engine: str = "classical"
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
     extractor: str = "rules"
     link: LinkConfig = field(default_factory=LinkConfig)
     volumes: VolumesPolicy = "linked"
@@ -57,6 +60,7 @@ class BuildConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        _require_plain(self.engine_options)
         _require(self.volumes in get_args(VolumesPolicy), "volumes", self.volumes, get_args(VolumesPolicy))
         _require(self.min_tier in get_args(Tier), "min_tier", self.min_tier, get_args(Tier))
         _require(self.roi_margin_mm >= 0, "roi_margin_mm", self.roi_margin_mm, "0 or more")
@@ -68,7 +72,7 @@ class BuildConfig:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
-        """Read a TOML file: top-level keys as above, ``[link]`` for the join.
+        """Read a TOML file: top-level keys as above, ``[link]`` for the join, ``[engine_options]``.
 
         Raises
         ------
@@ -110,6 +114,15 @@ class BuildConfig:
 def _require(ok: bool, name: str, got: object, allowed: object) -> None:
     if not ok:
         raise ConfigError(f"{name} must be {allowed}, got {got!r}")
+
+
+def _require_plain(options: object) -> None:
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"[engine_options] must be a table, got {options!r}")
+    for name, value in options.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        ok = all(isinstance(item, str | int | float) for item in items)
+        _require(ok, f"engine_options.{name}", value, "a number, a text, true, false or a list of them")
 
 
 def _refuse_unknown(where: str, table: Mapping[str, Any], known: set[str]) -> None:

@@ -6,16 +6,23 @@ An engine may raise in the middle, forget a lesion, answer one twice, stop early
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import pickle
-from collections.abc import Generator, Iterable, Iterator
+import sys
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cohort_builder.bookkeeping import identity
 from cohort_builder.errors import CohortError, ConfigError, SetupError
 from nlp import EXTRACTORS, load_extractor
 from segmentation import load_segmenter
-from segmentation.types import Mask, SegmentationFailure, SegmentationJob, Segmenter
+from segmentation.types import EngineError, Mask, SegmentationFailure, SegmentationJob, Segmenter
 
 if TYPE_CHECKING:
     from nlp.findings import Extractor
@@ -25,43 +32,136 @@ logger = logging.getLogger("cohort_builder")
 Answer = Mask | SegmentationFailure
 
 ENGINE_FAILED, NO_ANSWER, INVALID_MASK = "engine_failed", "no_answer", "invalid_mask"
-BROKEN_ENGINE = frozenset({ENGINE_FAILED, NO_ANSWER, INVALID_MASK})
-"""Reasons that speak of the engine, not of the lesion."""
+BROKEN_ENGINE = frozenset({ENGINE_FAILED, NO_ANSWER, INVALID_MASK, "out_of_memory"})
+"""Reasons that speak of the engine or the machine, not of the lesion."""
 
 
-def require_engines(
-    extractor: str | Extractor, segmenter: str | Segmenter, weights: str | None, device: str | None
-) -> None:
-    """Refuse a wrong name, weights, device or object at the call, not after an hour of indexing.
+class Fault(SegmentationFailure):
+    """A failure that ``answer_all`` noted, in words of ours: an engine's own may be anybody's."""
 
-    Raises
-    ------
-    ConfigError
-        The message lists what is allowed.
+
+# ---- which ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Who finds and who segments in a run: objects, or names with what they are loaded with. Free of arrays.
+
+    Parameters
+    ----------
+    extractor, segmenter
+        Name or object.
+    weights, device, options
+        Of a named segmenter (``segmentation.load_segmenter``).
+    weights_sha256
+        The weights that ``required`` found: another process must find the same.
 
     """
-    if isinstance(extractor, str) and extractor not in EXTRACTORS:
-        raise ConfigError(f"unknown extractor {extractor!r}; known: {', '.join(sorted(EXTRACTORS))}")
-    if not isinstance(extractor, str) and not callable(getattr(extractor, "extract", None)):
-        raise ConfigError("extractor= must be a name or an object with the methods of nlp.Extractor")
-    try:
-        if not isinstance(loaded_segmenter(segmenter, weights, device), Segmenter):
+
+    extractor: str | Extractor
+    segmenter: str | Segmenter
+    weights: str | None = None
+    device: str | None = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights_sha256: str | None = None
+
+    def required(self, workers: int) -> Engines:
+        """Load both, and refuse what is wrong at the call, not after an hour of indexing.
+
+        Raises
+        ------
+        ConfigError
+            A wrong name, option or object; the message lists what is allowed. Or an object that ``workers`` processes
+            cannot share.
+        SetupError
+            The weights or the device are not there.
+
+        """
+        _named_segmenter.cache_clear()  # a file of weights may be another one than in an earlier run of this process
+        if isinstance(self.extractor, str) and self.extractor not in EXTRACTORS:
+            raise ConfigError(f"unknown extractor {self.extractor!r}; known: {', '.join(sorted(EXTRACTORS))}")
+        if not isinstance(self.extractor, str) and not callable(getattr(self.extractor, "extract", None)):
+            raise ConfigError("extractor= must be a name or an object with the methods of nlp.Extractor")
+        if not isinstance(self.segmenter, str) and (self.weights is not None or self.options):
+            raise ConfigError("weights= and engine_options go with the name of an engine; an object brings its own")
+        engine = self.load_segmenter()
+        if not isinstance(engine, Segmenter):
             raise ConfigError("segmenter= must be a name or an object with the methods of segmentation.Segmenter")
+        if workers > 1:
+            _require_sendable(extractor=self.extractor, segmenter=self.segmenter)
+        return replace(self, weights_sha256=getattr(engine, "weights_sha256", None))
+
+    def load_segmenter(self) -> Segmenter:
+        """Load once a process: weights are large.
+
+        Raises
+        ------
+        ConfigError, SetupError
+            See ``required``; also where the weights are no longer those of the run.
+
+        """
+        if not isinstance(self.segmenter, str):
+            return self.segmenter
+        engine = _named_segmenter(
+            self.segmenter, self.weights, self.device, json.dumps(dict(self.options), sort_keys=True)
+        )
+        if self.weights_sha256 not in {None, getattr(engine, "weights_sha256", None)}:
+            raise SetupError("the weights changed while the run was going on; run again: they decide about every shard")
+        return engine
+
+    def load_extractor(self) -> Extractor:
+        """Load once a process."""
+        return _named_extractor(self.extractor) if isinstance(self.extractor, str) else self.extractor
+
+    def identities(self) -> dict[str, object]:
+        """What decides about the answers of both, for the fingerprint of the shards.
+
+        A named engine says itself what it is, its weights included: they may come from a folder of the machine. How it
+        was loaded counts, not what it keeps while it works.
+        """
+        extractor = EXTRACTORS[self.extractor] if isinstance(self.extractor, str) else self.extractor
+        options = dict(self.options) if isinstance(self.segmenter, str) else None
+        return {"extractor": identity(extractor), "segmenter": identity(self.load_segmenter(), options)}
+
+
+def release() -> None:
+    """Forget the loaded engine: where workers load their own, this process need not keep one on the device."""
+    _named_segmenter.cache_clear()
+
+
+def share_cores(workers: int) -> None:
+    """Let the torch of this worker process use its share of the cores; without torch, do nothing."""
+    torch = sys.modules.get("torch")
+    if torch is not None and workers > 1:
+        share = max(1, len(os.sched_getaffinity(0)) // workers)
+        torch.set_num_threads(min(share, torch.get_num_threads()))
+
+
+@lru_cache(maxsize=1)
+def _named_segmenter(name: str, weights: str | None, device: str | None, options: str) -> Segmenter:
+    """Load an engine; ``options`` are JSON, whose lists become tuples, as in a signature of Python."""
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(options).items()}
+    try:
+        return load_segmenter(name, weights=weights, device=device, **values)
+    except EngineError as error:
+        raise _lacking(error) from error
     except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+        raise ConfigError(str(error)) from error
 
 
-def require_sendable(extractor: object, segmenter: object, workers: int) -> None:
-    """Refuse objects that several processes cannot share.
+@lru_cache(maxsize=1)
+def _named_extractor(name: str) -> Extractor:
+    return load_extractor(name)
 
-    Raises
-    ------
-    ConfigError
-        It cannot be pickled.
 
-    """
-    for name, component in (("extractor", extractor), ("segmenter", segmenter)):
-        if workers == 1 or component is None or isinstance(component, str):
+def _lacking(error: EngineError) -> SetupError:
+    """Say what the machine lacks, in the engine's words."""
+    return SetupError(str(error))
+
+
+def _require_sendable(**components: object) -> None:
+    for name, component in components.items():
+        if isinstance(component, str):
             continue
         try:
             pickle.dumps(component)
@@ -72,89 +172,93 @@ def require_sendable(extractor: object, segmenter: object, workers: int) -> None
             ) from error
 
 
-@lru_cache(maxsize=1)
-def _named_segmenter(name: str, weights: str | None, device: str | None) -> Segmenter:
-    return load_segmenter(name, weights=weights, device=device)
+# ---- their answers -------------------------------------------------------------------------------------------------
 
 
-def loaded_segmenter(segmenter: str | Segmenter, weights: str | None, device: str | None) -> Segmenter:
-    """Load once a process: weights are large."""
-    return _named_segmenter(segmenter, weights, device) if isinstance(segmenter, str) else segmenter
-
-
-@lru_cache(maxsize=1)
-def _named_extractor(name: str) -> Extractor:
-    return load_extractor(name)
-
-
-def loaded_extractor(extractor: str | Extractor) -> Extractor:
-    """Load once a process."""
-    return _named_extractor(extractor) if isinstance(extractor, str) else extractor
-
-
-def answer_all(segmenter: Segmenter, jobs: Iterable[SegmentationJob]) -> Iterator[Answer]:
+def answer_all(
+    segmenter: Segmenter, jobs: Iterable[SegmentationJob], turn: AbstractContextManager[object] | None = None
+) -> Iterator[Answer]:
     """Stream ``jobs`` through the engine and yield one answer for each, in the order of the engine.
 
     Where the engine raises, the lesions it held at that moment are given to it again one by one, and then the rest;
     where it ends without having asked for all, it gets the rest. Besides the engine's own failures:
-    ``engine_failed`` (it raised on this lesion), ``no_answer`` and ``invalid_mask`` (not inside the volume).
+    ``engine_failed`` (it raised on this lesion), ``no_answer`` and ``invalid_mask`` (not inside the volume). Each time,
+    at least one lesion is settled: an engine that always fails comes to an end, too.
+
+    Nothing of a failed call is kept while the next one runs: what its frames hold may be the memory that was short.
+
+    Parameters
+    ----------
+    segmenter
+        May ask for jobs from threads of its own.
+    jobs
+        Read by one thread at a time, while it holds ``turn``.
+    turn
+        A lock that is not reentrant. Whoever shares state with ``jobs`` holds it while using that state.
 
     Raises
     ------
     SetupError
-        The engine raises without taking a lesion: it is not this lesion's fault.
+        The engine says that it cannot run on this machine, or raises without taking a lesion: neither is this
+        lesion's fault.
     Exception
         What ``jobs`` itself raises.
 
     """
-    handout = _Handout(jobs)
+    handout = _Handout(jobs, threading.Lock() if turn is None else turn)
     while not handout.exhausted:
         before = handout.count
-        error = yield from _ask(segmenter, handout)
-        held = handout.take_back()
-        if error is None:
-            yield from map(_no_answer, held)
-            if handout.count == before:  # it asks for no more
-                yield from map(_no_answer, handout)
-        elif handout.count == before and not handout.exhausted:
-            raise SetupError(
-                f"the segmentation engine fails with {type(error).__name__} before it takes a lesion; mend it and run "
-                "again: finished shards are kept"
-            ) from error
-        elif len(held) == 1:
-            yield _engine_failed(held[0], error)
-        else:
-            for job in held:
-                alone = _Handout([job])
-                again = yield from _ask(segmenter, alone)
-                yield from (_engine_failed(left, again or error) for left in alone.take_back())
+        failed_with = yield from _ask(segmenter, handout)
+        if failed_with is not None:
+            yield from _again(segmenter, handout, failed_with)
+            continue
+        yield from map(_no_answer, handout.take_back())
+        if handout.count == before:  # it asks for no more
+            yield from map(_no_answer, handout.rest())
+
+
+def _again(segmenter: Segmenter, handout: _Handout, failed_with: str) -> Iterator[Answer]:
+    """Ask once more, one by one, for the lesions that a failed engine held."""
+    waiting = handout.take_back()
+    while waiting:
+        alone = _Handout([waiting.pop(0)], handout.turn)
+        kind = yield from _ask(segmenter, alone)
+        yield from (_engine_failed(left, kind or failed_with) for left in (*alone.take_back(), *alone.rest()))
 
 
 class _Handout:
     """Jobs on their way through an engine. Not a generator: an engine that dies would close it."""
 
-    def __init__(self, jobs: Iterable[SegmentationJob]) -> None:
+    def __init__(self, jobs: Iterable[SegmentationJob], turn: AbstractContextManager[object]) -> None:
         self._jobs = iter(jobs)
         self._held: dict[str, SegmentationJob] = {}
+        self._asking: _Supply | None = None
+        self.turn = turn
         self.count = 0
         self.exhausted = False
         self.error: Exception | None = None
 
-    def __iter__(self) -> Iterator[SegmentationJob]:
-        return self
+    def supply(self) -> _Supply:
+        """Open the jobs to the next call of the engine, and close them to what is left of the one before."""
+        self._asking = _Supply(self)
+        return self._asking
 
-    def __next__(self) -> SegmentationJob:
-        try:
-            job = next(self._jobs)
-        except StopIteration:
-            self.exhausted = True
-            raise
-        except Exception as error:
-            self.error = error
-            raise
-        self._held[job.job_id] = job
-        self.count += 1
-        return job
+    def next_for(self, asking: _Supply) -> SegmentationJob:
+        """Hand out the next job; nothing to a call that has ended, whose threads may not know yet."""
+        with self.turn:
+            if asking is not self._asking:
+                raise StopIteration
+            try:
+                job = next(self._jobs)
+            except StopIteration:
+                self.exhausted = True
+                raise
+            except Exception as error:
+                self.error = error
+                raise
+            self._held[job.job_id] = job
+            self.count += 1
+            return job
 
     def settle(self, answer: object) -> Iterator[Answer]:
         """Yield the answer if it is one to a lesion that waits for it."""
@@ -162,20 +266,45 @@ class _Handout:
         if job is None or not isinstance(answer, Mask | SegmentationFailure):
             logger.warning("the engine answered a lesion twice, or one that it was not asked for: not used")
         elif isinstance(answer, Mask) and not _is_inside(answer, job):
-            yield SegmentationFailure(job.job_id, INVALID_MASK, "the mask is not inside the volume")
+            yield Fault(job.job_id, INVALID_MASK, "the mask is not inside the volume")
         else:
             yield answer
 
     def take_back(self) -> list[SegmentationJob]:
-        """What was handed out and not answered."""
-        held = list(self._held.values())
-        self._held.clear()
-        return held
+        """End the call: what was handed out and not answered."""
+        with self.turn:
+            self._asking = None
+            held = list(self._held.values())
+            self._held.clear()
+            return held
+
+    def rest(self) -> Iterator[SegmentationJob]:
+        """Every job that was not handed out, taken back at once."""
+        for job in self.supply():
+            del self._held[job.job_id]
+            yield job
 
 
-def _ask(segmenter: Segmenter, jobs: _Handout) -> Generator[Answer, None, Exception | None]:
-    """Yield what the engine answers and return what it raised; None if it ended by itself."""
-    answers = _answers(segmenter, jobs)
+class _Supply:
+    """What one call of ``Segmenter.segment`` takes its jobs from, in any thread."""
+
+    def __init__(self, handout: _Handout) -> None:
+        self._handout = handout
+
+    def __iter__(self) -> Iterator[SegmentationJob]:
+        return self
+
+    def __next__(self) -> SegmentationJob:
+        return self._handout.next_for(self)
+
+
+def _ask(segmenter: Segmenter, jobs: _Handout) -> Generator[Answer, None, str | None]:
+    """Yield what the engine answers; return the kind of what it raised, None if it ended by itself.
+
+    The kind alone: the exception holds the frames it went through, with all their volumes and tensors.
+    """
+    before = jobs.count
+    answers = _answers(segmenter, jobs.supply())
     while True:
         try:
             answer = next(answers)
@@ -185,10 +314,18 @@ def _ask(segmenter: Segmenter, jobs: _Handout) -> Generator[Answer, None, Except
             return None
         except CohortError:
             raise
+        except EngineError as error:
+            raise _lacking(error) from error
         except Exception as error:
             if jobs.error is not None:
                 raise
-            return error
+            kind = type(error).__name__
+            if jobs.count == before and not jobs.exhausted:
+                raise SetupError(
+                    f"the segmentation engine fails with {kind} before it takes a lesion; mend it and run again: "
+                    "finished shards are kept"
+                ) from error
+            return kind
         yield from jobs.settle(answer)
 
 
@@ -203,8 +340,8 @@ def _is_inside(mask: Mask, job: SegmentationJob) -> bool:
 
 
 def _no_answer(job: SegmentationJob) -> SegmentationFailure:
-    return SegmentationFailure(job.job_id, NO_ANSWER, "the engine did not answer this lesion")
+    return Fault(job.job_id, NO_ANSWER, "the engine did not answer this lesion")
 
 
-def _engine_failed(job: SegmentationJob, error: Exception) -> SegmentationFailure:
-    return SegmentationFailure(job.job_id, ENGINE_FAILED, f"the engine failed with {type(error).__name__}")
+def _engine_failed(job: SegmentationJob, kind: str) -> SegmentationFailure:
+    return Fault(job.job_id, ENGINE_FAILED, f"the engine failed with {kind}")

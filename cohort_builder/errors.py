@@ -9,8 +9,9 @@
       SetupError                 something the machine lacks: weights, a device, an optional package
 
 ``nlp.ReportError``, ``segmentation.SegmentationError`` (with ``GeometryError``) cost one report or one lesion: they are
-caught where that report (patient.py) or lesion (worker.py) is worked on, and become a Skip. ``exports.ExportError``
-means that a dataset was not written whole.
+caught where that report (patient.py) or lesion (worker.py) is worked on, and become a Skip. A
+``segmentation.EngineError`` becomes a SetupError (engines.py). ``exports.ExportError`` means that a dataset was not
+written whole.
 
 Messages say what happened, to which item, what was got, what is allowed and what to do; never a patient's name, an
 identifier or report text.

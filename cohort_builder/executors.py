@@ -10,20 +10,34 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 from cohort_builder.errors import SetupError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Message = TypeVar("Message")
+
+_LISTEN_SECONDS = 0.2
 
 
 class Executor(Protocol):
-    """Runs ``work`` over ``tasks`` and yields results as they come, in any order."""
+    """Runs ``work`` over ``tasks`` and yields results as they come, in any order.
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+    ``work`` gets a task and a function to tell the caller how it goes; ``hear`` gets what is told, in the caller's
+    thread, and all that a task tells before its result.
+    """
+
+    def run(
+        self,
+        work: Callable[[Task, Callable[[Message], None]], Result],
+        tasks: Sequence[Task],
+        hear: Callable[[Message], None],
+    ) -> Iterator[Result]:
         """Yield one result per task."""
         ...
 
@@ -31,10 +45,15 @@ class Executor(Protocol):
 class LocalExecutor:
     """One after the other, in this process."""
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield ``work(task)`` for each task."""
+    def run(
+        self,
+        work: Callable[[Task, Callable[[Message], None]], Result],
+        tasks: Sequence[Task],
+        hear: Callable[[Message], None],
+    ) -> Iterator[Result]:
+        """Yield the result of each task."""
         for task in tasks:
-            yield work(task)
+            yield work(task, hear)
 
 
 class ProcessExecutor:
@@ -43,7 +62,12 @@ class ProcessExecutor:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+    def run(
+        self,
+        work: Callable[[Task, Callable[[Message], None]], Result],
+        tasks: Sequence[Task],
+        hear: Callable[[Message], None],
+    ) -> Iterator[Result]:
         """Yield results as the workers finish.
 
         Raises
@@ -53,16 +77,21 @@ class ProcessExecutor:
 
         """
         context = multiprocessing.get_context("spawn")
+        told = context.SimpleQueue()
         with ProcessPoolExecutor(
             min(self.workers, max(1, len(tasks))),
             mp_context=context,
-            initializer=die_with_parent,
-            initargs=(os.getpid(),),
+            initializer=_start_worker,
+            initargs=(os.getpid(), told),
         ) as pool:
-            futures = [pool.submit(work, task) for task in tasks]
+            pending: set[Future[Result]] = {pool.submit(partial(_tell_and_work, work), task) for task in tasks}
             try:
-                for future in as_completed(futures):
-                    yield future.result()
+                while pending:
+                    done, pending = wait(pending, _LISTEN_SECONDS, FIRST_COMPLETED)
+                    while not told.empty():
+                        hear(told.get())
+                    for future in done:
+                        yield future.result()
             except BrokenProcessPool as error:
                 raise SetupError(
                     "a worker process died, most often for lack of memory: run again with fewer workers; finished "
@@ -70,6 +99,23 @@ class ProcessExecutor:
                 ) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+                while not all(future.done() for future in pending):  # a worker that nobody hears would wait for ever
+                    while not told.empty():
+                        told.get()
+                    time.sleep(_LISTEN_SECONDS)
+
+
+_told: list[SimpleQueue[Any]] = []
+"""In a worker process: the way to its parent."""
+
+
+def _start_worker(parent: int, told: SimpleQueue[Any]) -> None:
+    die_with_parent(parent)
+    _told[:] = [told]
+
+
+def _tell_and_work(work: Callable[[Task, Callable[[Message], None]], Result], task: Task) -> Result:
+    return work(task, _told[0].put)
 
 
 def load_executor(workers: int) -> Executor:

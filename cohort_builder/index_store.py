@@ -84,7 +84,10 @@ def open_readonly(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise PacsError(f"there is no index at this path; {advice}")
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        # An engine may ask for its jobs, which are read from here, in a thread of its own: one thread at a time.
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
         _require_ours(connection)
         usable = _version(connection) == _SCHEMA_VERSION and get_meta(connection, "complete") == "1"
     except sqlite3.Error as error:

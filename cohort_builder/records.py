@@ -311,9 +311,16 @@ def _annotation(
     )
 
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PROMPT = re.compile(r"[a-z][a-z +-]{0,39}")
+
+
 def _engine(mask: Mask, stroke: LocatedAnnotation) -> EngineRecord:
+    """Who made the mask; what an engine of anybody's says is published only in the form that it is meant to have."""
     name, _, revision = mask.engine.partition("@")
-    return EngineRecord(name, revision, None, stroke.annotation.kind.value)
+    sha256 = mask.weights_sha256 if _SHA256.fullmatch(mask.weights_sha256 or "") else None
+    prompt = mask.prompt if _PROMPT.fullmatch(mask.prompt) else stroke.annotation.kind.value
+    return EngineRecord(name, revision, sha256, prompt)
 
 
 def _measurements(report: Report, finding: Finding, mask: Mask, volume: Volume) -> tuple[MeasurementRecord, ...]:

@@ -113,6 +113,12 @@ def remaining(shards_dir: Path, plans: Sequence[ShardPlan]) -> list[ShardPlan]:
     return todo
 
 
+def counts_of(shards_dir: Path, plan: ShardPlan) -> dict[str, int]:
+    """What was counted while a finished shard was built."""
+    counts: dict[str, int] = json.loads((shards_dir / plan.name / MARKER).read_text())["counts"]
+    return counts
+
+
 class ShardDirectory:
     """A shard being written: a temporary directory that ``commit`` turns into the finished one."""
 

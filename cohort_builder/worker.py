@@ -1,12 +1,14 @@
 """Builds one shard: read its patients, stream their lesions through the engine, write rows in a fixed order.
 
 Rows are written in the order of the plan, whatever order the engine answers in, so the same input gives the same bytes.
-A volume lives from the moment the engine pulls its first job until its last answer is written.
+A volume lives from the moment the engine pulls its first job until its last answer is written. The engine may pull in a
+thread of its own: whoever reads or writes the state of the shard does it in his turn.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,12 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct import load_stack
-from cohort_builder.engines import BROKEN_ENGINE, ENGINE_FAILED, answer_all, loaded_extractor, loaded_segmenter
+from cohort_builder.engines import BROKEN_ENGINE, ENGINE_FAILED, Engines, Fault, answer_all, share_cores
 from cohort_builder.errors import CohortError
 from cohort_builder.jobs import StackPlan, Target, plan_stacks
 from cohort_builder.pacs import open_index
 from cohort_builder.patient import PatientCase, ReadReport, read_patient
 from cohort_builder.privacy import Key, Pseudonyms
+from cohort_builder.private_rows import private_link, private_skip
+from cohort_builder.progress import News, Tell
 from cohort_builder.records import RecordMaker, Said, SegmentedLesion, VolumePlace, acquisition_facts, stack_key
 from cohort_builder.scope import Scope
 from cohort_builder.shards import ShardDirectory, ShardPlan
@@ -30,11 +34,10 @@ from cohort_builder.types import Decision, Link, Skip
 from exports.parquet import ShardWriter
 from nlp.types import Report
 from segmentation.checks import check_mask
-from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Segmenter, Volume
+from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Volume
 
 if TYPE_CHECKING:
     from cohort_builder.pacs import Index
-    from nlp.findings import Extractor
 
 T = TypeVar("T")
 _TIERS = "ABC"
@@ -54,10 +57,7 @@ class ShardTask:
     key: Key = field(repr=False)
     config: BuildConfig
     software: str
-    extractor: str | Extractor
-    segmenter: str | Segmenter
-    weights: str | None
-    device: str | None
+    engines: Engines
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ class ShardSummary:
     counts: Mapping[str, int]
 
 
-def build_shard(task: ShardTask) -> ShardSummary:
-    """Build one shard whole, or leave nothing that looks like one."""
+def build_shard(task: ShardTask, tell: Tell) -> ShardSummary:
+    """Build one shard whole, or leave nothing that looks like one; ``tell`` hears how far it is."""
     directory = ShardDirectory(task.shards_dir, task.plan)
     index = open_index(task.index_path)
     try:
         with ShardWriter(directory.path, task.plan.split, task.plan.number, task.plan.count) as writer:
-            run = _ShardRun(task, index, writer)
+            run = _ShardRun(task, index, writer, tell)
             run.build()
     finally:
         index.close()
@@ -109,24 +109,28 @@ class _PatientEnd:
 class _ShardRun:
     """The state of one shard while it is built."""
 
-    def __init__(self, task: ShardTask, index: Index, writer: ShardWriter) -> None:
-        self.task, self.index, self.writer = task, index, writer
+    def __init__(self, task: ShardTask, index: Index, writer: ShardWriter, tell: Tell) -> None:
+        self.task, self.index, self.writer, self.tell = task, index, writer, tell
         self.pseudonyms = Pseudonyms(task.key)
         self.records = RecordMaker(self.pseudonyms, task.config, task.software)
-        self.segmenter = loaded_segmenter(task.segmenter, task.weights, task.device)
-        self.extractor = loaded_extractor(task.extractor)
+        self.segmenter = task.engines.load_segmenter()
+        self.extractor = task.engines.load_extractor()
+        share_cores(task.config.workers)
         self.counts: dict[str, int] = {}
         self.retry = False
         self.private: dict[str, list[Mapping[str, Any]]] = {"skips": [], "links": [], "crosswalk": [], "offsets": []}
+        self._turn = threading.Lock()
         self._queue: deque[_OpenStack | _PatientEnd] = deque()
         self._stack_of: dict[str, _OpenStack] = {}
         self._lost: dict[str, str] = {}  # lesion id to the outcome of its phrases, for linked lesions without a row
 
     def build(self) -> None:
         """Segment and write everything."""
-        for answer in answer_all(self.segmenter, self._jobs()):
-            self._stack_of.pop(answer.job_id).answers[answer.job_id] = answer
-            self._write_what_is_complete()
+        for answer in answer_all(self.segmenter, self._jobs(), self._turn):
+            with self._turn:
+                self._stack_of.pop(answer.job_id).answers[answer.job_id] = answer
+                self._write_what_is_complete()
+                self.tell(News(done=1))
         self._write_what_is_complete()
 
     # ---- reading -----------------------------------------------------------------------------------------------
@@ -142,10 +146,12 @@ class _ShardRun:
             )
             read = self._guard("patient", patient_key, partial(self._read, patient_key, reports))
             if read is None:
+                self.tell(News(patients=1))
                 continue
             case, plans, n_broken = read
             self._count("lesions_failed", n_broken)
             placed = {target.lesion.lesion_id for plan in plans for target in plan.targets}
+            self.tell(News(patients=1, lesions=len(case.lesions), done=len(case.lesions) - len(placed)))
             self._lost.update({i.lesion_id: "NO_VOLUME" for i in case.lesions if i.lesion_id not in placed})
             for plan in sorted(plans, key=lambda p: self.pseudonyms.pseudonym("series", stack_key(p.stack))):
                 targets = sorted(plan.targets, key=lambda t: self.pseudonyms.pseudonym("lesion", t.lesion.lesion_id))
@@ -167,6 +173,7 @@ class _ShardRun:
             detail = "the CT under the annotation could not be read; the skip of its series says why"
             for target in plan.targets:
                 self._lose(target, "NO_VOLUME", "volume_unreadable", detail, failure=True)
+            self.tell(News(done=len(plan.targets)))
             return
         opened = _OpenStack(case, plan, volume, {job.job_id: job for job in jobs})
         self._queue.append(opened)
@@ -241,7 +248,7 @@ class _ShardRun:
 
     def _lose_to_engine(self, target: Target, failure: SegmentationFailure) -> None:
         """Record a failure of the engine; the words of an engine that is not ours stay private."""
-        ours = isinstance(self.task.segmenter, str) or failure.reason in BROKEN_ENGINE
+        ours = isinstance(self.task.engines.segmenter, str) or isinstance(failure, Fault)
         reason = failure.reason if _CODE.fullmatch(failure.reason) else ENGINE_FAILED
         detail = (
             failure.detail if ours else "the engine's own failure; its words stand in the private copy of the skips"
@@ -296,43 +303,14 @@ class _ShardRun:
             self.private["offsets"].append({"report_id": offsets, "offsets": read.offsets.as_lists()})
             for link in read.links:
                 self._count(f"links_{link.decision.value}")
-                self.private["links"].append(self._private_link(case, link, read))
+                self.private["links"].append(private_link(case, link, read, self.pseudonyms))
         answered = {link.lesion_id for read in case.reports for link in read.links}
         for lesion in case.lesions:
             if lesion.lesion_id not in answered:  # no report speaks of its study
                 alone = Link(None, lesion.lesion_id, Decision.UNMATCHED, 0.0)
-                self.private["links"].append(self._private_link(case, alone, None))
+                self.private["links"].append(private_link(case, alone, None, self.pseudonyms))
         self._count("patients")
         self._count("lesions", len(case.lesions))
-
-    def _private_link(self, case: PatientCase, link: Link, read: ReadReport | None) -> Mapping[str, Any]:
-        """One line of private/links.jsonl: the decision in terms of the original report and presentation states."""
-        p = self.pseudonyms
-        row: dict[str, Any] = {
-            "finding_id": None,
-            "lesion_id": None,
-            "report_id": None,
-            "start": None,
-            "end": None,
-            "values_mm": [],
-            "annotations": [],
-            "decision": link.decision.value,
-            "probability": link.probability,
-            "evidence": dict(link.evidence),
-        }
-        if read is not None:
-            row["report_id"] = read.report.report_id
-            for finding in read.findings:
-                if finding.finding_id == link.finding_id:
-                    row["finding_id"] = p.pseudonym("finding", finding.finding_id)
-                    row["start"], row["end"] = read.offsets.to_original(finding.mentions[0].phrase)
-                    row["values_mm"] = [list(size.values_mm) for size in finding.sizes]
-        for lesion in case.lesions:
-            if lesion.lesion_id == link.lesion_id:
-                row["lesion_id"] = p.pseudonym("lesion", lesion.lesion_id)
-                sources = [located.annotation.source for located in lesion.annotations]
-                row["annotations"] = [{"sop_instance_uid": s.sop_instance_uid, "item": s.item} for s in sources]
-        return row
 
     def _crosswalk(self, kind: str, original: str) -> None:
         pseudonym = self.pseudonyms.pseudonym(kind, original)
@@ -357,24 +335,6 @@ class _ShardRun:
 
     def _count(self, name: str, n: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + n
-
-
-def private_skip(skip: Skip, pseudonyms: Pseudonyms) -> dict[str, Any]:
-    """A skip as kept in ``private/``: its keyed item beside the raw one, which ``public_skip`` takes away."""
-    keyed = replace(skip, item=pseudonyms.pseudonym("item", skip.item))
-    return {
-        "stage": keyed.stage,
-        "item": keyed.item,
-        "reason": keyed.reason,
-        "detail": keyed.detail,
-        "failure": keyed.failure,
-        "private": {**skip.private, "item": skip.item},
-    }
-
-
-def public_skip(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The published half of a skip."""
-    return {name: value for name, value in row.items() if name != "private"}
 
 
 def _said(reports: Iterable[ReadReport]) -> dict[str, list[Said | None]]:

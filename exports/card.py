@@ -135,8 +135,9 @@ _CAUTION_TEXT = """\
 - **The text was scrubbed by rules and must be reviewed by a person before sharing.** Rules miss what nobody foresaw.
   Images were not searched for burned-in text or for faces; a head CT can show a face.
 - **The masks are machine-made** from what a radiologist drew on one slice. No radiologist has looked at them.
-- **Quality tiers**: A, the mask agrees with the radiologist's own measurement and passed every check; B, usable, with
-  the flags it carries; C, doubtful, kept for study. `quality.flags` says why. Train on A, or weigh by `quality.score`.
+- **Quality tiers**: A (accept), the mask agrees with the radiologist's own measurement and passed every check; B
+  (review), usable, with the flags it carries; C (reject), doubtful, kept for study. `quality.flags` says why. Train on
+  A, or weigh by `quality.score`.
 - **Links are chosen for precision.** A finding whose drawing is not certain is withheld (its outcome stands in
   `reports`), so the rows are not a random sample of what radiologists report.
 - **An absent mask is not an absent lesion.** Only what was drawn is segmented.

@@ -35,6 +35,11 @@ def index_to_image(points: ArrayLike) -> FloatArray:
     return np.asarray(points, dtype=np.float64) + HALF_PIXEL
 
 
+def rescale_index(points: ArrayLike, scale: ArrayLike) -> FloatArray:
+    """Pixel-centre indices on an image whose pixels become ``scale`` times as many: edges coincide, centres do not."""
+    return (np.asarray(points, dtype=np.float64) + HALF_PIXEL) * np.asarray(scale, dtype=np.float64) - HALF_PIXEL
+
+
 def slice_affine(
     image_position: Sequence[float], image_orientation: Sequence[float], pixel_spacing: Sequence[float]
 ) -> FloatArray:

@@ -26,6 +26,13 @@ class GeometryError(SegmentationError):
     """The geometry of a series cannot be trusted or represented."""
 
 
+class EngineError(Exception):
+    """An engine cannot run on this machine: weights missing, unreadable or of another model, or no such device.
+
+    It says nothing of a lesion and ends a run.
+    """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:
     """A regular stack of CT slices.
@@ -171,6 +178,13 @@ class Mask:
         ``name@revision`` of the code and weights that made it.
     confidence
         The engine's own estimate in [0, 1] that the mask is good; None where it has none.
+    slice_stability
+        One number in [0, 1] per slice of ``voxels``: IoU of the section under a stricter and a laxer threshold; empty
+        where the engine has no logits to threshold.
+    prompt
+        How the engine was prompted where that is not what was drawn, e.g. ``"line as box"``; empty otherwise.
+    weights_sha256
+        SHA-256 of the weights file, in hexadecimal; None for an engine without weights.
 
     """
 
@@ -181,12 +195,17 @@ class Mask:
     engine: str
     flags: tuple[str, ...] = ()
     confidence: float | None = None
+    slice_stability: tuple[float, ...] = ()
+    prompt: str = ""
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3 or self.voxels.dtype != np.bool_ or not self.voxels.any():
             raise SegmentationError("a mask needs 3D boolean voxels with at least one of them set")
         if len(self.slice_confidence) != self.voxels.shape[0]:
             raise SegmentationError(f"{len(self.slice_confidence)} confidences for {self.voxels.shape[0]} slices")
+        if self.slice_stability and len(self.slice_stability) != self.voxels.shape[0]:
+            raise SegmentationError(f"{len(self.slice_stability)} stabilities for {self.voxels.shape[0]} slices")
 
     def in_volume(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Paste into a full (slice, row, column) array of ``shape``."""
@@ -205,8 +224,14 @@ def mask_from_volume(
     origin: tuple[int, int, int] = (0, 0, 0),
     flags: tuple[str, ...] = (),
     confidence: float | None = None,
+    slice_confidence: tuple[float, ...] = (),
+    slice_stability: tuple[float, ...] = (),
+    prompt: str = "",
+    weights_sha256: str | None = None,
 ) -> Mask:
     """Crop ``voxels`` to its bounding box; ``origin`` is the (slice, row, column) of ``voxels[0, 0, 0]`` in the volume.
+
+    The numbers per slice are those of ``voxels``; where there are none, every slice gets ``confidence``, or 1.
 
     Raises
     ------
@@ -223,8 +248,19 @@ def mask_from_volume(
         bounds.append((int(hit[0]), int(hit[-1]) + 1))
     cropped = np.ascontiguousarray(voxels[tuple(slice(lo, hi) for lo, hi in bounds)])
     offset = (bounds[0][0] + origin[0], bounds[1][0] + origin[1], bounds[2][0] + origin[2])
-    per_slice = (1.0 if confidence is None else float(confidence),) * cropped.shape[0]
-    return Mask(job_id, cropped, offset, per_slice, engine, flags, confidence)
+    first, last = bounds[0]
+    return Mask(
+        job_id,
+        cropped,
+        offset,
+        slice_confidence[first:last] or (1.0 if confidence is None else float(confidence),) * len(cropped),
+        engine,
+        flags,
+        confidence,
+        slice_stability[first:last],
+        prompt,
+        weights_sha256,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,5 +291,8 @@ class Segmenter(Protocol):
         ...
 
     def segment(self, jobs: Iterable[SegmentationJob]) -> Iterator[Mask | SegmentationFailure]:
-        """Segment every job of the stream."""
+        """Segment every job of the stream.
+
+        ``jobs`` may be pulled from any thread of the engine, and gives nothing after this has ended or raised.
+        """
         ...

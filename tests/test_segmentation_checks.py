@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lesions import lesion_in_tissue, make_volume
 
-from segmentation import Arrow, Bidimensional, Line, SegmentationJob, check_mask, load_segmenter
-from segmentation.prompts import draw_bidimensional, draw_line
+from segmentation import (
+    Arrow,
+    Bidimensional,
+    Box,
+    Line,
+    MaskPrompt,
+    Points,
+    SegmentationJob,
+    check_mask,
+    load_segmenter,
+)
+from segmentation.believability import BELIEVABLE, CHECKS, ENGINE, raised
+from segmentation.checks import measure
+from segmentation.prompts import draw_arrow, draw_bidimensional, draw_line
 from segmentation.types import mask_from_volume
 
 SPACING = (2.5, 0.8, 0.8)
@@ -28,10 +43,16 @@ def line(length_mm=22.0, *, at=CENTRE, k=None):
     return Line(at[0] if k is None else k, (at[2] - half, float(at[1])), (at[2] + half, float(at[1])))
 
 
-def verdict(voxels, *prompts, flags=(), confidence=0.9):
-    volume = make_volume(np.zeros(voxels.shape), SPACING)
+def verdict(voxels, *prompts, flags=(), confidence=0.9, lesion=None):
+    """Judge ``voxels`` where ``lesion`` (by default the same) stands out of its surroundings by 80 HU."""
+    volume = seen(voxels if lesion is None else lesion)
     mask = mask_from_volume("a", voxels, "test@1", flags=flags, confidence=confidence)
     return check_mask(mask, SegmentationJob("a", volume, prompts or (line(),)))
+
+
+def seen(lesion, contrast_hu=80.0, noise_hu=10.0):
+    noise = np.random.default_rng(0).normal(0, noise_hu, lesion.shape)
+    return make_volume(40 + contrast_hu * lesion + noise, SPACING)
 
 
 def test_a_ball_on_its_own_line_is_believed():
@@ -49,7 +70,7 @@ def test_a_ball_on_its_own_line_is_believed():
         (ball(15.5), (line(22),), "length_disagrees", "B"),
         (ball(25), (line(22),), "length_wrong", "C"),
         (ball(5), (line(22),), "length_wrong", "C"),
-        (ball(), (line(at=(20, 60, 69)),), "ends_off_rim", "B"),
+        (ball(), (line(at=(20, 60, 66)),), "ends_off_rim", "B"),
         (ball(), (line(at=(20, 90, 90)),), "centre_outside", "C"),
         (ball(), (line(k=35),), "prompt_slice_empty", "C"),
         (ball(stretch_z=2.4), (line(),), "leak_z", "B"),
@@ -59,7 +80,7 @@ def test_a_ball_on_its_own_line_is_believed():
         (ball() | ball(6, (20, 100, 100)), (line(),), "islands", None),
         (ball(), (line(), line(at=(20, 100, 100))), "misses_other_prompt", "B"),
         (ball(), (Arrow(20, (60.0, 10.0), (60.0, 20.0)),), "far_from_arrow", "C"),
-        (ball(), (Arrow(2, (60.0, 10.0), (60.0, 43.0)),), "far_from_arrow", "C"),
+        (ball(), (Arrow(2, (60.0, 10.0), (60.0, 43.0)),), "prompt_slice_empty", "C"),
     ],
 )
 def test_each_fault_raises_its_flag(voxels, prompts, flag, tier):
@@ -77,7 +98,12 @@ def test_a_good_arrow_and_a_second_good_line_raise_nothing():
 
 def test_the_short_axis_is_checked_as_well():
     pair = Bidimensional(20, ((46.0, 60.0), (74.0, 60.0)), ((60.0, 58.0), (60.0, 62.0)))
-    assert "length_wrong" in verdict(ball(), pair).flags
+    assert "short_axis_wrong" in verdict(ball(), pair).flags
+    assert verdict(ball(), pair).tier == "C"
+    wider = Bidimensional(20, ((46.0, 60.0), (74.0, 60.0)), ((60.0, 51.0), (60.0, 69.0)))
+    assert verdict(ball(), wider).flags == ("ends_off_rim", "short_axis_disagrees")
+    drawn = Bidimensional(20, ((46.0, 60.0), (74.0, 60.0)), ((60.0, 47.5), (60.0, 72.5)))
+    assert verdict(ball(), drawn).tier == "A"
 
 
 def test_a_slice_that_floods_is_an_area_jump():
@@ -156,3 +182,182 @@ def test_a_mask_of_one_slice_of_a_large_lesion_is_flat():
     small = ball(radius_mm=4.0)
     small[: CENTRE[0]] = small[CENTRE[0] + 1 :] = False
     assert verdict(small, line(7.0)).tier == "A"  # thick slices hold it whole
+
+
+@pytest.mark.parametrize(
+    ("flag", "tier"),
+    [("stopped_area_jump", "B"), ("stopped_drift", "B"), ("stopped_flood", "B"), ("roi_border", "B"), ("z_limit", "B")],
+)
+def test_an_engine_that_gave_up_asks_for_review(flag, tier):
+    quality = verdict(ball(), flags=(flag,))
+    assert (quality.flags, quality.tier, quality.verdict) == ((flag,), tier, "review")
+
+
+def test_two_reasons_to_give_up_are_no_mask_to_believe():
+    assert verdict(ball(), flags=("stopped_flood", "roi_border")).verdict == "reject"
+    assert verdict(ball(), flags=("stopped_drift", "stopped_area_jump")).verdict == "reject"
+
+
+def test_a_line_that_leaves_the_mask_is_seen_where_its_ends_and_middle_are_inside():
+    notched = ball()
+    notched[:, :, 50:57] = notched[:, :, 64:68] = False
+    values = measured(notched, line())
+    assert values["centre_inside"] == 1
+    assert values["length"] == pytest.approx(measured(ball(), line())["length"])
+    assert values["line_inside"] == pytest.approx(1 - 11 * SPACING[2] / 22, abs=0.03)
+    assert "line_outside" in verdict(notched, lesion=ball()).flags
+    assert measured(ball(), line())["line_inside"] == 1
+
+
+def measured(voxels, *prompts, volume=None):
+    mask = mask_from_volume("a", voxels, "test@1")
+    return measure(mask, SegmentationJob("a", volume or seen(voxels), prompts))
+
+
+def test_the_rim_of_a_mask_that_is_too_large_is_unlike_its_core():
+    """An arrow says nothing of the size: only the image can tell."""
+    arrow = Arrow(20, (60.0, 20.0), (60.0, 43.0))
+    assert verdict(ball(), arrow).tier == "A"
+    too_large = verdict(ball(20.0), arrow, lesion=ball())
+    assert "rim_unlike_core" in too_large.flags
+    assert too_large.tier == "C"
+
+
+def test_a_mask_that_stops_inside_the_lesion_is_not_separate():
+    arrow = Arrow(20, (60.0, 20.0), (60.0, 43.0))
+    inside = verdict(ball(6.0), arrow, lesion=ball(16.0))
+    assert "not_separate" in inside.flags
+    assert inside.tier == "C"
+
+
+def test_what_ct_does_not_show_is_reviewed_with_a_measurement_and_rejected_without():
+    nothing = np.zeros(SHAPE, dtype=bool)
+    assert verdict(ball(), lesion=nothing).flags == ("not_separate",)
+    assert verdict(ball(), lesion=nothing).tier == "B"
+    assert verdict(ball(), Arrow(20, (60.0, 20.0), (60.0, 43.0)), lesion=nothing).tier == "C"
+
+
+def test_a_dark_core_within_a_bright_rim_is_separate():
+    """Necrosis: neither part is like the surroundings, and none is taken for them."""
+    necrotic = seen(ball()).voxels - 120 * ball(7.0).astype(np.int16)
+    assert measured(ball(), line(), volume=make_volume(necrotic, SPACING))["separation"] > 0.9
+
+
+def test_separation_is_a_half_without_contrast_and_one_with_much():
+    for contrast, least, most in ((0.0, 0.4, 0.65), (15.0, 0.75, 0.95), (200.0, 0.99, 1.0)):
+        assert least <= measured(ball(), line(), volume=seen(ball(), contrast))["separation"] <= most
+
+
+def test_a_mask_that_fills_the_volume_has_nothing_around_it():
+    whole = np.ones((3, 12, 12), dtype=bool)
+    values = measured(whole, line(6.0, at=(1, 6, 6)), volume=make_volume(np.zeros(whole.shape), SPACING))
+    assert "separation" not in values
+    assert values["border_distance"] == 0
+
+
+def test_the_leak_is_held_against_the_short_axis_where_one_was_drawn():
+    """As long as the long axis in every direction: a sphere on the line, and far too much beside a narrow pair."""
+    pair = Bidimensional(20, ((46.0, 60.0), (74.0, 60.0)), ((60.0, 56.0), (60.0, 64.0)))
+    alone, narrow = measured(ball(), line()), measured(ball(), pair)
+    assert alone["volume"] == pytest.approx((24 / 23.1) ** 3, rel=0.05)
+    assert narrow["volume"] > 2.5 * alone["volume"]
+    assert "leak_volume" in verdict(ball(15.0), pair).flags
+
+
+@pytest.mark.parametrize(
+    ("prompt", "flag", "tier"),
+    [
+        (Points(20, ((60.0, 60.0), (90.0, 60.0)), (1, 0)), None, "A"),
+        (Points(20, ((60.0, 60.0), (66.0, 60.0), (90.0, 60.0)), (1, 0, 0)), "click_disagrees", "B"),
+        (Points(20, ((90.0, 60.0),), (1,)), "clicks_wrong", "C"),
+        (Points(2, ((60.0, 60.0),), (1,)), "prompt_slice_empty", "C"),
+        (Box(20, (45.0, 45.0), (75.0, 75.0)), None, "A"),
+        (Box(20, (40.0, 40.0), (80.0, 80.0)), "box_disagrees", "B"),
+        (Box(20, (80.0, 80.0), (110.0, 110.0)), "box_wrong", "C"),
+        (MaskPrompt(20, ball()[20]), None, "A"),
+        (MaskPrompt(20, ball(8.0)[20]), "outline_disagrees", "B"),
+        (MaskPrompt(20, ball(4.0)[20]), "outline_wrong", "C"),
+    ],
+)
+def test_clicks_boxes_and_outlines_are_to_be_obeyed(prompt, flag, tier):
+    quality = verdict(ball(), prompt)
+    assert quality.tier == tier
+    assert quality.flags == (() if flag is None else (flag,))
+
+
+def test_every_row_of_the_table_has_a_source_and_harsher_rows_have_wider_limits():
+    for check in CHECKS:
+        assert check.source
+        assert 0 < check.penalty <= 1
+        for other in CHECKS:
+            if check.measure == other.measure != ENGINE and other.penalty > check.penalty:
+                assert other.least <= check.least
+                assert other.most >= check.most
+
+
+def test_every_measure_has_a_limit_and_every_limit_a_measure():
+    """A number that nothing judges, or a limit that nothing reaches, is a mistake."""
+    pair = Bidimensional(20, ((46.0, 60.0), (74.0, 60.0)), ((60.0, 48.0), (60.0, 72.0)))
+    others = (
+        Arrow(20, (60.0, 20.0), (60.0, 43.0)),
+        Points(20, ((60.0, 60.0),), (1,)),
+        Box(20, (45.0, 45.0), (75.0, 75.0)),
+        MaskPrompt(20, ball()[20]),
+    )
+    mask = mask_from_volume("a", ball(), "test@1", confidence=0.9)
+    jobs = [
+        SegmentationJob("a", seen(ball()), prompts) for prompts in ((pair, line()), *((other,) for other in others))
+    ]
+    assert {name for job in jobs for name in measure(mask, job)} == {c.measure for c in CHECKS} - {ENGINE}
+
+
+MEASURES = sorted({check.measure for check in CHECKS} - {ENGINE})
+
+
+@given(
+    st.dictionaries(st.sampled_from(MEASURES), st.floats(-5, 50)),
+    st.sets(st.sampled_from([*(check.flag for check in CHECKS), "sheared_grid"])),
+)
+def test_no_more_than_one_row_of_a_measure_is_raised_and_the_harshest(values, engine_flags):
+    found = raised(values, engine_flags)
+    expected = dict.fromkeys(engine_flags - {"sheared_grid"})
+    for name, value in values.items():
+        failed = [c for c in CHECKS if c.measure == name and not c.least <= value <= c.most]
+        if failed:
+            expected[max(failed, key=lambda c: c.penalty).flag] = None
+    assert set(found) == set(expected)
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(-6, 6),
+    st.integers(-24, 24),
+    st.floats(5, 22),
+    st.sets(st.sampled_from(["z_limit", "roi_border", "stopped_flood", "sheared_grid"])),
+    st.none() | st.floats(0, 1),
+)
+def test_verdict_and_tier_are_one_partition_and_the_score_is_a_share(dz, dx, radius, flags, confidence):
+    voxels = ball(radius, (20 + dz, 60, 60 + dx))
+    quality = verdict(voxels, flags=tuple(flags), confidence=confidence, lesion=ball())
+    assert quality.verdict == {"A": "accept", "B": "review", "C": "reject"}[quality.tier]
+    assert 0 <= quality.score <= 1
+    table = {check.flag for check in CHECKS}
+    assert (quality.tier == "A") == (not table & set(quality.flags))
+    assert quality.score < BELIEVABLE or quality.tier != "C"
+    assert flags <= set(quality.flags)
+
+
+@pytest.mark.parametrize("fault", ["grown", "moved", "shrunk"])
+@pytest.mark.parametrize("draw", [draw_line, draw_bidimensional, draw_arrow])
+def test_a_true_mask_that_is_spoilt_badly_is_never_accepted(fault, draw):
+    for seed in range(3):
+        volume, truth = lesion_in_tissue(seed=seed, radius_mm=12)
+        prompt = draw(truth, np.random.default_rng(seed), spacing_mm=volume.spacing_mm)
+        depth = ndi.distance_transform_edt(truth, volume.spacing_mm)
+        spoilt = {
+            "grown": ndi.distance_transform_edt(~truth, volume.spacing_mm) < 7,
+            "moved": np.roll(truth, 14, axis=2),
+            "shrunk": depth > 0.6 * depth.max(),
+        }[fault]
+        mask = mask_from_volume("a", spoilt, "test@1")
+        assert check_mask(mask, SegmentationJob("a", volume, (prompt,))).tier != "A"
