@@ -45,13 +45,21 @@ class BrightModel(nn.Module):
     ----------
     obstacle
         Called with what is about to be done (``"encode"``, ``"prompt"``, ``"track"``) and the rows; may raise.
+    distracted
+        Sees everything bright wherever it sees its object.
 
     """
 
     def __init__(
-        self, config: SAM2CTConfig = PLAIN, *, obstacle: Callable[[str, int], None] | None = None, weight: float = 0.0
+        self,
+        config: SAM2CTConfig = PLAIN,
+        *,
+        obstacle: Callable[[str, int], None] | None = None,
+        weight: float = 0.0,
+        distracted: bool = False,
     ) -> None:
         super().__init__()
+        self.distracted = distracted
         self.config = config
         self.no_mem_embed = nn.Parameter(torch.full((1,), weight), requires_grad=False)
         self.obstacle = obstacle or (lambda _what, _rows: None)
@@ -101,6 +109,8 @@ class BrightModel(nn.Module):
         for one, seed in zip(logits, seeds, strict=True):
             labels, _ = ndi.label(one.numpy() > 0)
             own = np.isin(labels, np.unique(labels[seed & (labels > 0)])) & (labels > 0)
+            if own.any() and self.distracted:
+                continue
             if own.any():
                 one[torch.from_numpy((labels > 0) & ~own)] = -LOGITS_PER_GREY / 2
             else:

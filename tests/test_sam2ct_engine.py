@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from sam2ct_models import (
     volume_of,
 )
 
-from segmentation import Mask, SegmentationJob, load_segmenter
+from segmentation import Arrow, Mask, Points, SegmentationJob, load_segmenter
 from segmentation.sam2ct.config import NANO
 from segmentation.sam2ct.model import build_model
 from segmentation.sam2ct.propagation import Plan, Wavefront
@@ -218,6 +219,25 @@ def test_a_flooded_prompted_slice_is_kept_and_not_followed() -> None:
     job = SegmentationJob("0", volume_of((20, 80, 80), ball), (line_on(Ball(10, 10, 40.0, 40.0, 6.0)),))
     mask = answers_of(engine_of(BrightModel(SMALL)), [job])["0"]
     assert (mask.flags, slices_of(mask)) == (("stopped_flood",), (10, 10))
+
+
+@pytest.mark.parametrize("roi", ["full", "fit"])
+def test_pieces_apart_from_the_lesion_are_left_out_and_do_not_widen_the_region(roi: str) -> None:
+    meant, other = Ball(5, 15, 60.0, 60.0, 6.0), Ball(3, 18, 76.0, 60.0, 5.0)
+    volume = volume_of((20, 160, 160), meant, other)
+    job = SegmentationJob("0", volume, (line_on(Ball(10, 10, 60.0, 60.0, 6.0)),))
+    config = SMALL.with_changes(roi=roi)
+    guarded = answers_of(engine_of(BrightModel(config, distracted=True)), [job])["0"]
+    # Beyond the lesion the network sees only the other: that pass has drifted.
+    assert (guarded.flags, slices_of(guarded)) == (("pieces_dropped", "stopped_drift"), (5, 15))
+    assert dice(guarded, bright_part(volume, meant)) > 0.85
+    free = answers_of(engine_of(BrightModel(config, distracted=True), guards=False), [job])["0"]
+    assert free.voxels.sum() > 1.5 * guarded.voxels.sum()
+    alone = answers_of(engine_of(BrightModel(config)), [job])["0"]
+    assert alone.flags == ()
+    for prompt in (Arrow(10, (40.0, 60.0), (52.0, 60.0)), Points(10, ((58.0, 61.0),), (1,))):
+        pointed = answers_of(engine_of(BrightModel(config, distracted=True)), [replace(job, prompts=(prompt,))])["0"]
+        assert dice(pointed, bright_part(volume, meant)) > 0.85
 
 
 # ---- the same again --------------------------------------------------------------------------------------------------

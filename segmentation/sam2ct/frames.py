@@ -14,7 +14,7 @@ from torch import Tensor
 from segmentation.ellipsoid import ASSUMED_DIAMETER_MM
 from segmentation.geometry import rescale_index
 from segmentation.sam2ct.config import IMAGE_SIZES, SAM2CTConfig
-from segmentation.sam2ct.prompts import BOX_FIRST, NetworkPrompt
+from segmentation.sam2ct.prompts import ARROW_HEAD, BOX_FIRST, POSITIVE, NetworkPrompt
 from segmentation.sam2ct.steps import PointPrompt
 from segmentation.types import Volume
 
@@ -75,6 +75,14 @@ class Frame:
             round(row + half_rows) + 1,
             round(column + half_columns) + 1,
         )
+
+    def meant_by(self, prompt: NetworkPrompt) -> list[tuple[float, float]]:
+        """(row, column) in the frame of clicks inside the lesion and of an arrow's head."""
+        return [
+            (float(y) - self.top, float(x) - self.left)
+            for (x, y), label in zip(prompt.points, prompt.labels, strict=True)
+            if label in {POSITIVE, ARROW_HEAD}
+        ]
 
     def is_left_by(self, ends: Ends) -> bool:
         """Whether what lies in (first row, first column, row and column after the last) runs out of it into more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -63,14 +64,21 @@ class Section:
     def near(self, ends: Ends) -> Section:
         """Only the pieces that reach into this part of the frame; all of it where none does."""
         labels, count = ndi.label(self.mask, np.ones((3, 3)))
-        if count < 2:
-            return self
         top, left, bottom, right = ends
-        part = labels[
-            max(top - self.top, 0) : max(bottom - self.top, 0), max(left - self.left, 0) : max(right - self.left, 0)
-        ]
-        meant = np.setdiff1d(part, 0)
-        if not len(meant):
+        part = labels[max(top - self.top, 0) : max(bottom - self.top, 0)]
+        part = part[:, max(left - self.left, 0) : max(right - self.left, 0)]
+        return self._only(labels, np.setdiff1d(part, 0), count)
+
+    def nearest(self, points: Sequence[tuple[float, float]]) -> Section:
+        """Only the pieces that are nearest to these (row, column) of the frame."""
+        labels, count = ndi.label(self.mask, np.ones((3, 3)))
+        places = np.argwhere(labels) + (self.top, self.left)  # noqa: RUF005 - a shift of all rows
+        of_place = labels[labels > 0]
+        meant = [of_place[((places - point) ** 2).sum(axis=1).argmin()] for point in points if len(places)]
+        return self._only(labels, np.array(meant), count)
+
+    def _only(self, labels: NDArray[np.integer[Any]], meant: NDArray[np.integer[Any]], count: int) -> Section:
+        if count < 2 or not len(meant):
             return self
         kept = Section.of(np.isin(labels, meant), self.confidence, self.stability)
         return replace(kept, top=kept.top + self.top, left=kept.left + self.left)

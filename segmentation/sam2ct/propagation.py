@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from segmentation.sam2ct.features import FeatureStore
-from segmentation.sam2ct.frames import Ends, Frame, region_of_interest, whole_slices
+from segmentation.sam2ct.frames import Frame, region_of_interest, whole_slices
 from segmentation.sam2ct.model import SAM2CTModel
 from segmentation.sam2ct.passes import PIECES_DROPPED, STOPPED_FLOOD, Lesion, Memory, Pass, Section, floods, recall
 from segmentation.sam2ct.prompts import network_prompt
@@ -195,8 +195,10 @@ class Wavefront:
             drawn = lesion.frame.drawn(lesion.prompt)
             if drawn is not None:
                 self._begin(lesion, Section.of(drawn, 1.0, 1.0), memory)
-            else:
-                self._begin(lesion, self._at(lesion.frame.middle_of(lesion.prompt), section, lesion), memory)
+                continue
+            middle = lesion.frame.middle_of(lesion.prompt)
+            kept = section.near(middle) if middle else section.nearest(lesion.frame.meant_by(lesion.prompt))
+            self._begin(lesion, self._kept(kept, section, lesion), memory)
 
     def _begin(self, lesion: Lesion, section: Section, memory: Memory) -> None:
         """Take the section of the prompted slice, and start the passes from it."""
@@ -244,13 +246,12 @@ class Wavefront:
             memories = _memories(step)
         for p, section, memory in zip(passes, sections, memories, strict=True):
             if p in p.lesion.passes:
-                self._go_on(p, self._at(p.last.ends, section, p.lesion), memory)
+                self._go_on(p, self._kept(section.near(p.last.ends), section, p.lesion), memory)
 
-    def _at(self, ends: Ends | None, section: Section, lesion: Lesion) -> Section:
+    def _kept(self, kept: Section, section: Section, lesion: Lesion) -> Section:
         """Leave out what is apart from the prompt, or from the lesion on the slice before; the network remembers it."""
-        if not self.plan.guards or ends is None:
+        if not self.plan.guards:
             return section
-        kept = section.near(ends)
         if kept.area < section.area:
             lesion.flags.add(PIECES_DROPPED)
         return kept
