@@ -133,7 +133,8 @@ def share_cores(workers: int) -> None:
     """Let the torch of this worker process use its share of the cores; without torch, do nothing."""
     torch = sys.modules.get("torch")
     if torch is not None and workers > 1:
-        share = max(1, len(os.sched_getaffinity(0)) // workers)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+        share = max(1, cores // workers)
         torch.set_num_threads(min(share, torch.get_num_threads()))
 
 
@@ -141,6 +142,9 @@ def share_cores(workers: int) -> None:
 def _named_segmenter(name: str, weights: str | None, device: str | None, options: str) -> Segmenter:
     """Load an engine; ``options`` are JSON, whose lists become tuples, as in a signature of Python."""
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(options).items()}
+    own = sorted({"name", "weights", "device"} & values.keys())
+    if own:
+        raise ConfigError(f"no option of an engine, but an argument of its own: {', '.join(own)}")
     try:
         return load_segmenter(name, weights=weights, device=device, **values)
     except EngineError as error:

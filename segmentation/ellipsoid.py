@@ -182,8 +182,8 @@ class EllipsoidSegmenter:
     supports: frozenset[type[Prompt]] = frozenset({Line, Bidimensional, Arrow})
 
     def __init__(self, *, assumed_diameter_mm: float = ASSUMED_DIAMETER_MM) -> None:
-        if not assumed_diameter_mm > 0:
-            raise ValueError(f"assumed_diameter_mm must be positive, got {assumed_diameter_mm}")
+        if not (isinstance(assumed_diameter_mm, int | float) and assumed_diameter_mm > 0):
+            raise ValueError(f"assumed_diameter_mm must be positive, got {assumed_diameter_mm!r}")
         self._assumed_diameter_mm = assumed_diameter_mm
 
     def segment(self, jobs: Iterable[SegmentationJob]) -> Iterator[Mask | SegmentationFailure]:

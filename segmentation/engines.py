@@ -74,7 +74,7 @@ def load_segmenter(
 
     """
     chosen = name or DEFAULT_ENGINE
-    if chosen.startswith(BEFORE):
+    if chosen.startswith(BEFORE) and chosen != BEFORE:
         return IntensityPrompts(load_segmenter(chosen.removeprefix(BEFORE), weights, device, **options))
     if chosen not in ENGINES:
         known = f"{', '.join(sorted(ENGINES))}, and each of them with {BEFORE!r} before it"

@@ -238,7 +238,7 @@ def test_what_an_engine_lacks_ends_the_run_in_its_own_words() -> None:
         list(answer_all(Lost(2), stream(5, 3)))
 
 
-def test_worker_processes_share_the_cores() -> None:
+def test_worker_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     before, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
@@ -250,6 +250,8 @@ def test_worker_processes_share_the_cores() -> None:
         assert torch.get_num_threads() == max(1, cores // 2)
         share_cores(cores * 3)
         assert torch.get_num_threads() == 1
+        monkeypatch.delattr(os, "sched_getaffinity")  # macOS
+        share_cores(2)
     finally:
         torch.set_num_threads(before)
 
@@ -548,6 +550,8 @@ def test_missing_weights_are_told_at_the_call(weighty: Callable[..., set[str]], 
 def test_a_wrong_option_is_told_at_the_call(weighty: Callable[..., set[str]]) -> None:
     with pytest.raises(ConfigError, match="sam2ct takes the options hu_clip, roi"):
         weighty(options={"rio": "auto"})
+    with pytest.raises(ConfigError, match=r"an argument of its own: device, weights"):
+        weighty(options={"weights": "x.pt", "device": "cpu"})
 
 
 @pytest.mark.parametrize("arguments", [{"weights": "x.pt"}, {"options": {"roi": "auto"}}])

@@ -263,6 +263,15 @@ def test_without_a_gpu_auto_is_the_cpu(weights: Path, monkeypatch: pytest.Monkey
         ({"hu_clip": (nan, 100.0)}, "hu_clip must be"),
         ({"hu_clip": (-inf, inf)}, "hu_clip must be"),
         ({"volumes": 0}, "volumes must be at least 1"),
+        ({"batch": "8"}, "batch must be at least 2, got '8'"),
+        ({"group": 2.5}, "group must be at least 1"),
+        ({"hu_clip": 5}, "hu_clip must be"),
+        ({"hu_clip": ("a", "b")}, "hu_clip must be"),
+        ({"image_size": "512"}, "image_size must be"),
+        ({"mcm": "False"}, "memory_conditioned must be of type bool, got 'False'"),
+        ({"guards": "False"}, "guards must be True or False, got 'False'"),
+        ({"compile": "no"}, "compile must be True or False"),
+        ({"config": "nano"}, "config must be a SAM2CTConfig"),
     ],
 )
 def test_a_wrong_option(options: dict[str, object], message: str, weights: Path) -> None:
@@ -273,6 +282,10 @@ def test_a_wrong_option(options: dict[str, object], message: str, weights: Path)
 def test_an_unknown_engine_or_one_that_takes_no_weights(weights: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown segmentation engine 'sam3'; known: .*sam2ct"):
         load_segmenter("sam3")
+    with pytest.raises(ValueError, match=r"unknown segmentation engine 'intensity\+'"):
+        load_segmenter("intensity+")
+    with pytest.raises(ValueError, match="assumed_diameter_mm must be positive, got 'abc'"):
+        load_segmenter("ellipsoid", assumed_diameter_mm="abc")
     with pytest.raises(ValueError, match="takes no weights"):
         load_segmenter("classical", weights=weights)
     with pytest.raises(ValueError, match="runs on the CPU"):

@@ -40,22 +40,23 @@ def test_a_call_that_does_not_fit_is_halved_and_goes_on(
     assert "do not fit into memory" in caplog.text
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("kind", ["encode", "prompt", "track"])
-def test_what_does_not_fit_alone_costs_its_lesion(kind: str) -> None:
+def test_what_does_not_fit_alone_is_tried_again_and_then_costs_its_lesion(kind: str, times: int) -> None:
     bad = {"encode": 12, "prompt": 8, "track": 20}[kind]
     seen: list[str] = []
 
     def obstacle(what: str, _rows: int) -> None:
         seen.append(what)
-        if what == kind and seen.count(kind) == bad:
+        if what == kind and bad <= seen.count(kind) < bad + times:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     answers = answers_of(engine_of(BrightModel(SMALL, obstacle=obstacle), group=1), crowd_jobs())
     wanted = answers_of(engine_of(BrightModel(SMALL)), crowd_jobs())
     failed = [a for a in answers.values() if isinstance(a, SegmentationFailure)]
-    assert [failure.reason for failure in failed] == ["out_of_memory"]
+    assert [failure.reason for failure in failed] == ["out_of_memory"] * (times - 1)
     assert answers.keys() == wanted.keys()
-    assert all(same(answers[key], wanted[key]) for key in wanted.keys() - {failed[0].job_id})
+    assert all(same(answers[key], wanted[key]) for key in wanted.keys() - {failure.job_id for failure in failed})
 
 
 def on_a_gpu_that_is_lost(error: RuntimeError, after: int, **options: object) -> tuple[object, BrightModel]:

@@ -353,6 +353,7 @@ def test_a_model_that_diverged_is_not_saved(tmp_path):
         ({"format_version": 1, "config": {"memory_conditioned": "yes"}}, "memory_conditioned"),
         ({"format_version": 1, "config": {"size": ["nano"]}}, "cannot be read"),
         ({"format_version": 1, "config": {"hu_clip": 3}}, "cannot be read"),
+        ({"format_version": 1, "config": {"memory_slices": 10**9}}, "memory_slices must be from 2"),
     ],
 )
 def test_a_configuration_that_cannot_be_read_is_refused(inside, said, tmp_path):

@@ -7,13 +7,13 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, cast
 
 from segmentation.sam2ct.catalogue import Published, published_as
-from segmentation.sam2ct.config import BACKBONES, SAM2CT, SAM2CTConfig, Size
+from segmentation.sam2ct.config import BACKBONES, SAM2CTConfig, Size
 from segmentation.sam2ct.tensorfile import Format, TensorFile, TensorSpec, open_tensors
 from segmentation.types import EngineError
 
@@ -249,9 +249,6 @@ def config_inside(file: TensorFile) -> SAM2CTConfig | None:
         raise EngineError(f"{file.path.name}: the configuration inside cannot be read ({error})") from error
     if config is None:
         raise EngineError(f"{file.path.name} is of format {version!r}; this version reads {FORMAT_VERSION}: update it")
-    wrong = [f.name for f in fields(config) if type(getattr(config, f.name)) is not type(getattr(SAM2CT, f.name))]
-    if wrong:
-        raise EngineError(f"{file.path.name}: wrong type of {', '.join(wrong)} in the configuration inside")
     return config
 
 

@@ -12,6 +12,8 @@ TemporalOrder = Literal["sam2", "sam2ct"]
 RoiPolicy = Literal["full", "auto", "fit"]
 
 IMAGE_SIZES = (128, 256, 512, 1024)
+MOST_MEMORIES = 64
+"""Spatial memories of a configuration, at most: the one inside a file makes no tensor of any size it likes."""
 STRIDE = 16
 """Network pixels per feature of the coarsest level that the tracker works on."""
 
@@ -126,15 +128,18 @@ class SAM2CTConfig:
     roi: RoiPolicy = "full"
 
     def __post_init__(self) -> None:
-        low, high = self.hu_clip
+        for field in fields(self):
+            kind = type(field.default)
+            if kind in (bool, int, str) and type(getattr(self, field.name)) is not kind:  # "False" would count as true
+                raise ValueError(f"{field.name} must be of type {kind.__name__}, got {getattr(self, field.name)!r}")
         wrong = {
             f"size must be one of {', '.join(BACKBONES)}": self.size not in BACKBONES,
             f"image_size must be one of {IMAGE_SIZES}": self.image_size not in IMAGE_SIZES,
-            "hu_clip must be (low, high), two finite numbers with low below high": not (-inf < low < high < inf),
+            "hu_clip must be (low, high), two finite numbers with low below high": not _is_range(self.hu_clip),
             "prompt_embeddings must be 4 or 7": self.prompt_embeddings not in (4, 7),
             "temporal_order must be 'sam2' or 'sam2ct'": self.temporal_order not in ("sam2", "sam2ct"),
             "roi must be 'full', 'auto' or 'fit'": self.roi not in ("full", "auto", "fit"),
-            "memory_slices must be at least 2": self.memory_slices < 2,
+            f"memory_slices must be from 2 to {MOST_MEMORIES}": not 2 <= self.memory_slices <= MOST_MEMORIES,
             "pointer_reach and pointer_scale must be positive": min(self.pointer_reach, self.pointer_scale) < 1,
         }
         problems = [message for message, is_wrong in wrong.items() if is_wrong]
@@ -166,11 +171,6 @@ class SAM2CTConfig:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown fields in the configuration of a model: {', '.join(sorted(unknown))}")
-        for field in fields(cls):
-            if isinstance(field.default, bool | int | str) and type(values.get(field.name, field.default)) is not type(
-                field.default
-            ):
-                raise ValueError(f"{field.name} must be of type {type(field.default).__name__}")
         if "hu_clip" in values:
             low, high = values["hu_clip"]
             values["hu_clip"] = (float(low), float(high))
@@ -179,6 +179,12 @@ class SAM2CTConfig:
     def with_changes(self, **changes: Any) -> SAM2CTConfig:
         """Copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _is_range(values: object) -> bool:
+    if not isinstance(values, tuple) or len(values) != 2 or not all(isinstance(v, int | float) for v in values):
+        return False
+    return -inf < values[0] < values[1] < inf
 
 
 SAM2 = SAM2CTConfig(memory_conditioned=False, prompt_embeddings=4, multimask=True, eight_bit=True)

@@ -99,8 +99,12 @@ class SAM2Segmenter:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         least = (("batch", batch, 2), ("group", group, 1), ("volumes", volumes, 1), ("features_mb", features_mb, 0))
         for option, value, bound in least:
-            if value is not None and not value >= bound:
-                raise ValueError(f"{option} must be at least {bound}, got {value}")
+            kind = float | int if option == "features_mb" else int
+            if value is not None and not (isinstance(value, kind) and value >= bound):
+                raise ValueError(f"{option} must be at least {bound}, got {value!r}")
+        for option, switch in (("guards", guards), ("compile", compile)):
+            if not isinstance(switch, bool):  # the text "false" would count as true
+                raise ValueError(f"{option} must be True or False, got {switch!r}")
         self._dtype = DTYPES[dtype or ("bf16" if on_gpu else "fp32")]
         batch = batch or (128 if on_gpu else 32)
         self._plan = Plan(
@@ -246,6 +250,8 @@ def open_engine(
     if not options.keys() <= allowed:
         wrong = ", ".join(sorted(options.keys() - allowed))
         raise ValueError(f"the engine {name!r} takes no {wrong}; its options: {', '.join(sorted(allowed))}")
+    if not isinstance(config, SAM2CTConfig | None):
+        raise ValueError(f"config must be a SAM2CTConfig, got {config!r}")  # noqa: TRY004 - as every wrong option
     changes: dict[str, Any] = {"memory_conditioned": mcm, "roi": roi, "hu_clip": hu_clip, "image_size": image_size}
     changes = {field: value for field, value in changes.items() if value is not None}
     if name == "sam2-ft":  # its weights may say otherwise: the same file serves sam2ct
@@ -253,6 +259,11 @@ def open_engine(
     wanted = (config or PRESETS[name]).with_changes(**changes)
     path = find_weights(name, weights)
     model, info = load_weights(path, wanted, **changes)
+    if name == "sam2ct" and mcm is None and info.config is not None and not info.config.memory_conditioned:
+        raise EngineError(
+            f"{info.name} holds a model without memory-conditioned memories: use the engine 'sam2-ft', or mcm=True to"
+            " switch them on"
+        )
 
     def reload() -> SAM2CTModel:
         return load_weights(path, wanted, **changes)[0]

@@ -310,8 +310,11 @@ class Wavefront:
     def _in_groups(
         self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], None], lesion_of: Callable[[_Item], Lesion]
     ) -> None:
-        """Do ``work`` on as many items at once as fit into memory; one that does not fit alone costs its lesion."""
-        done = 0
+        """Do ``work`` on as many items at once as fit into memory; one that twice does not fit costs its lesion.
+
+        Twice: before the second time everything is freed that is only kept because another lesion may need it.
+        """
+        done, alone = 0, -1
         while done < len(items):
             group = items[done : done + self._group]
             try:
@@ -319,18 +322,22 @@ class Wavefront:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                self._features.clear()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                if len(group) > 1:
-                    self._group = len(group) // 2
-                    logger.warning(
-                        "%d passes do not fit into memory at once; going on with %d", len(group), self._group
-                    )
-                    continue
+            else:
+                done += len(group)
+                continue
+            # Out here, where no traceback holds the tensors of the failed call any more.
+            self._features.clear()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(group) > 1:
+                self._group = len(group) // 2
+                logger.warning("%d passes do not fit into memory at once; going on with %d", len(group), self._group)
+            elif alone != done:
+                alone = done
+            else:
                 detail = f"one slice of {self.config.image_size} pixels does not fit into the memory of the device"
                 self._fail(lesion_of(group[0]), OUT_OF_MEMORY, detail)
-            done += len(group)
+                done += 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:
