@@ -5,13 +5,17 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   ?= demo
 
-.PHONY: demo test test-slow check bench format lock clean
+.PHONY: demo test test-gpu test-slow check bench format lock clean
 
 demo: $(READY)
 	$(BIN)/cohort demo -o $(DEMO)
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# On a machine with a GPU and a torch for it: everything that needs one. Without one they skip, and say so.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow"

@@ -45,7 +45,7 @@ from segmentation.believability import table_digest
 if TYPE_CHECKING:
     from cohort_builder.pacs import Index
     from nlp.findings import Extractor
-from segmentation.types import Segmenter
+    from segmentation.types import Segmenter
 
 logger = logging.getLogger("cohort_builder")
 

@@ -120,8 +120,11 @@ class Engines:
         was loaded counts, not what it keeps while it works.
         """
         extractor = EXTRACTORS[self.extractor] if isinstance(self.extractor, str) else self.extractor
-        options = dict(self.options) if isinstance(self.segmenter, str) else None
-        return {"extractor": identity(extractor), "segmenter": identity(self.load_segmenter(), options)}
+        engine = self.load_segmenter()
+        neutral: frozenset[str] = getattr(engine, "neutral_options", frozenset())
+        decisive = {name: value for name, value in self.options.items() if name not in neutral}
+        options = decisive if isinstance(self.segmenter, str) else None
+        return {"extractor": identity(extractor), "segmenter": identity(engine, options)}
 
 
 def release() -> None:
@@ -133,7 +136,8 @@ def share_cores(workers: int) -> None:
     """Let the torch of this worker process use its share of the cores; without torch, do nothing."""
     torch = sys.modules.get("torch")
     if torch is not None and workers > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+        # Where it exists: not on macOS.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         share = max(1, cores // workers)
         torch.set_num_threads(min(share, torch.get_num_threads()))
 

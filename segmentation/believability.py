@@ -128,7 +128,6 @@ CHECKS = (
     Check("stopped_drift", ENGINE, _CARE, _STOPPED),
     Check("stopped_flood", ENGINE, 0.4, _STOPPED + "; and what comes before a flood is often flooded too"),
     Check("pieces_dropped", ENGINE, 0.15, "as islands: the network saw something elsewhere, too"),
-    Check("roi_border", ENGINE, 0.3, "definition: it may go on beyond what the network saw"),
 )  # fmt: skip
 
 

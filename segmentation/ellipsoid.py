@@ -62,11 +62,12 @@ def ellipse_of(prompt: Line | Bidimensional, volume: Volume) -> InPlaneEllipse:
     Raises
     ------
     SegmentationError
-        If the measurement is not on the volume or has no length.
+        If an end of the measurement is not on the volume, or it has no length.
 
     """
     long_axis = long_axis_of(prompt)
-    require_on_volume(volume, prompt.slice_index, middle_of(prompt))
+    for end in (*long_axis, *(prompt.short_axis if isinstance(prompt, Bidimensional) else ())):
+        require_on_volume(volume, prompt.slice_index, end)
     _, row_mm, column_mm = volume.spacing_mm
     pixel_mm = sqrt(row_mm * column_mm)
     scale = np.array([column_mm, row_mm])
@@ -135,7 +136,7 @@ def require_on_volume(volume: Volume, slice_index: int, point: Point) -> None:
     if not 0 <= slice_index < slices:
         raise SegmentationError(f"slice {slice_index} is not one of the {slices} slices of the volume")
     if not (-0.5 <= point[0] <= columns - 0.5 and -0.5 <= point[1] <= rows - 0.5):
-        raise SegmentationError(f"the prompt is centred outside the {rows} rows x {columns} columns of the slice")
+        raise SegmentationError(f"the prompt lies outside the {rows} rows x {columns} columns of the slice")
 
 
 def fill_ellipsoid(

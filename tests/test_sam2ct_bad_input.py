@@ -61,6 +61,7 @@ BAD_PROMPTS: dict[str, tuple[Prompt, str]] = {
     "line before the first slice": (Line(-1, (30.0, 30.0), (40.0, 30.0)), "slice -1 is not one of the 8 slices"),
     "line after the last slice": (Line(8, (30.0, 30.0), (40.0, 30.0)), "slice 8 is not one of the 8 slices"),
     "line beside the slice": (Line(3, (90.0, 30.0), (99.0, 30.0)), "outside the 64 rows x 80 columns"),
+    "line that leaves the slice": (Line(3, (-200.0, 30.0), (260.0, 30.0)), "outside the 64 rows x 80 columns"),
     "line of no length": (Line(3, (30.0, 30.0), (30.0, 30.0)), "has no direction"),
     "axes of no length": (Bidimensional(3, ((9.0, 9.0), (9.0, 9.0)), ((8.0, 9.0), (10.0, 9.0))), "has no direction"),
     "axes on no slice": (Bidimensional(99, ((9.0, 9.0), (20.0, 9.0)), ((14.0, 5.0), (14.0, 12.0))), "slice 99"),
@@ -141,7 +142,7 @@ def test_nothing_gives_nothing() -> None:
         ),
         pytest.param((3, 2048, 2048), (2.0, 0.2, 0.2), [Ball(0, 1, 600.0, 1500.0, 25.0)], id="2048 x 2048"),
         pytest.param((4, 60, 300), (5.0, 2.0, 0.4), [Ball(1, 3, 200.0, 20.0, 18.0)], id="pixels of 2 x 0.4 mm"),
-        pytest.param((4, 64, 64), (2.0, 0.8, 0.8), [Ball(0, 3, 2.0, 61.0, 9.0)], id="in the corner"),
+        pytest.param((4, 64, 64), (2.0, 0.8, 0.8), [Ball(0, 3, 9.0, 54.0, 9.0)], id="in the corner"),
     ],
 )  # fmt: skip
 def test_volumes_of_any_shape(

@@ -358,3 +358,19 @@ def test_engines_without_weights_load_neither_torch_nor_sam2() -> None:
 
 def test_hydra_is_left_as_it_was(tmp_path: Path) -> None:
     assert run(HYDRA_AS_BEFORE, save_weights(build_model(NANO), tmp_path / "w.safetensors")) == ""
+
+
+def test_volumes_do_not_pile_up_behind_a_long_one() -> None:
+    """Whoever writes in the order of the stream holds all volumes since the oldest without an answer."""
+    long, short = Ball(0, 119, 30.0, 30.0, 6.0), Ball(1, 2, 30.0, 30.0, 6.0)
+    pulled: list[str] = []
+
+    def stream() -> Iterator[SegmentationJob]:
+        for i in range(40):
+            ball = short if i else long
+            pulled.append(str(i))
+            yield SegmentationJob(str(i), volume_of((120 if i == 0 else 4, 64, 64), ball), (line_on(ball, 1),))
+
+    ahead = {answer.job_id: len(pulled) for answer in engine_of(BrightModel(SMALL), volumes=4).segment(stream())}
+    assert len(ahead) == 40
+    assert ahead["1"] <= ahead["0"] <= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,11 +21,17 @@ from sam2ct_models import (
     volume_of,
 )
 
-from segmentation import SegmentationFailure, SegmentationJob
+from segmentation import EngineError, SegmentationFailure, SegmentationJob, load_segmenter
+from segmentation.sam2ct.config import NANO
+from segmentation.sam2ct.model import build_model
+from segmentation.sam2ct.weights import save_weights
 
 
 @pytest.mark.parametrize("kind", ["encode", "prompt", "track"])
-@pytest.mark.parametrize("message", [None, "[enforce fail] DefaultCPUAllocator: can't allocate memory"])
+@pytest.mark.parametrize(
+    "message",
+    [None, "[enforce fail] DefaultCPUAllocator: can't allocate memory", "CUDA driver error: out of memory"],
+)
 def test_a_call_that_does_not_fit_is_halved_and_goes_on(
     kind: str, message: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,6 +113,15 @@ def test_a_model_in_memory_survives_the_loss_of_its_device() -> None:
             parameter.fill_(torch.nan)
     model.encode = lost
     assert same(answers_of(engine, jobs)["0"], wanted["0"])
+
+
+def test_weights_that_changed_meanwhile_are_not_gone_on_with(tmp_path: Path) -> None:
+    path = save_weights(build_model(NANO, seed=0), tmp_path / "nano.safetensors")
+    engine = load_segmenter("sam2ct", weights=path, device="cpu")
+    engine._reload()
+    save_weights(build_model(NANO, seed=1), path)
+    with pytest.raises(EngineError, match=r"nano\.safetensors changed"):
+        engine._reload()
 
 
 def test_on_a_cpu_no_error_is_taken_for_a_lost_device() -> None:

@@ -186,7 +186,13 @@ def test_a_mask_of_one_slice_of_a_large_lesion_is_flat():
 
 @pytest.mark.parametrize(
     ("flag", "tier"),
-    [("stopped_area_jump", "B"), ("stopped_drift", "B"), ("stopped_flood", "B"), ("roi_border", "B"), ("z_limit", "B")],
+    [
+        ("stopped_area_jump", "B"),
+        ("stopped_drift", "B"),
+        ("stopped_flood", "B"),
+        ("pieces_dropped", "B"),
+        ("z_limit", "B"),
+    ],
 )
 def test_an_engine_that_gave_up_asks_for_review(flag, tier):
     quality = verdict(ball(), flags=(flag,))
@@ -194,7 +200,7 @@ def test_an_engine_that_gave_up_asks_for_review(flag, tier):
 
 
 def test_two_reasons_to_give_up_are_no_mask_to_believe():
-    assert verdict(ball(), flags=("stopped_flood", "roi_border")).verdict == "reject"
+    assert verdict(ball(), flags=("stopped_flood", "stopped_drift")).verdict == "reject"
     assert verdict(ball(), flags=("stopped_drift", "stopped_area_jump")).verdict == "reject"
 
 
@@ -333,7 +339,7 @@ def test_no_more_than_one_row_of_a_measure_is_raised_and_the_harshest(values, en
     st.integers(-6, 6),
     st.integers(-24, 24),
     st.floats(5, 22),
-    st.sets(st.sampled_from(["z_limit", "roi_border", "stopped_flood", "sheared_grid"])),
+    st.sets(st.sampled_from(["z_limit", "pieces_dropped", "stopped_flood", "sheared_grid"])),
     st.none() | st.floats(0, 1),
 )
 def test_verdict_and_tier_are_one_partition_and_the_score_is_a_share(dz, dx, radius, flags, confidence):

@@ -75,7 +75,7 @@ class SAM2CTConfig:
         (low, high) in HU, mapped to [0, 1]: sam2ct.txt 2.3.4 clips at -500 and 500 HU. A CT window of centre c and
         width w is (c - w/2, c + w/2).
     eight_bit
-        Round the clipped image to 256 grey values, as the paper (2.3.4) and MedSAM2 do; the released inference code of
+        Cut the clipped image to 256 grey values, as the paper (2.3.4) and MedSAM2 do; the released inference code of
         SAM2CT does not.
     transpose_slices
         Feed each slice with rows and columns exchanged. The published SAM2CT weights were trained on slices whose rows
@@ -184,7 +184,7 @@ class SAM2CTConfig:
 def _is_range(values: object) -> bool:
     if not isinstance(values, tuple) or len(values) != 2 or not all(isinstance(v, int | float) for v in values):
         return False
-    return -inf < values[0] < values[1] < inf
+    return bool(-inf < values[0] < values[1] < inf)
 
 
 SAM2 = SAM2CTConfig(memory_conditioned=False, prompt_embeddings=4, multimask=True, eight_bit=True)

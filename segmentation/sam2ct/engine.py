@@ -74,6 +74,9 @@ class SAM2Segmenter:
 
     """
 
+    neutral_options = frozenset({"batch", "group", "volumes", "features_mb", "compile"})
+    """Options that decide about speed and memory, not about masks: changing them rebuilds nothing."""
+
     def __init__(
         self,
         name: str,
@@ -104,7 +107,7 @@ class SAM2Segmenter:
                 raise ValueError(f"{option} must be at least {bound}, got {value!r}")
         for option, switch in (("guards", guards), ("compile", compile)):
             if not isinstance(switch, bool):  # the text "false" would count as true
-                raise ValueError(f"{option} must be True or False, got {switch!r}")
+                raise ValueError(f"{option} must be True or False, got {switch!r}")  # noqa: TRY004 - as above
         self._dtype = DTYPES[dtype or ("bf16" if on_gpu else "fp32")]
         batch = batch or (128 if on_gpu else 32)
         self._plan = Plan(
@@ -259,14 +262,12 @@ def open_engine(
     wanted = (config or PRESETS[name]).with_changes(**changes)
     path = find_weights(name, weights)
     model, info = load_weights(path, wanted, **changes)
-    if name == "sam2ct" and mcm is None and info.config is not None and not info.config.memory_conditioned:
-        raise EngineError(
-            f"{info.name} holds a model without memory-conditioned memories: use the engine 'sam2-ft', or mcm=True to"
-            " switch them on"
-        )
 
     def reload() -> SAM2CTModel:
-        return load_weights(path, wanted, **changes)[0]
+        again, found = load_weights(path, wanted, **changes)
+        if found.sha256 != info.sha256:
+            raise EngineError(f"{path.name} changed while the run was going on")
+        return again
 
     return SAM2Segmenter(name, model, weights_sha256=info.sha256, reload=reload, device=device, **options)
 

@@ -128,7 +128,7 @@ class Frame:
         hu = torch.from_numpy(crop).to(device, non_blocking=True).float()[:, None]
         grey = (hu.clamp(low, high) - low) / (high - low)
         if config.eight_bit:
-            grey = (grey * 255).round() / 255
+            grey = (grey * 255).floor() / 255  # as a cast to uint8 does
         grey = self._turn(_resize(grey, self.side))
         mean, std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (_MEAN, _STD))
         return (grey - mean) / std

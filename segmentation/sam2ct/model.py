@@ -286,7 +286,7 @@ class SAM2CTModel(nn.Module):
         masks = probabilities * MEMORY_SCALE + MEMORY_BIAS
         memory: Tensor = self.memory_encoder(embedding, masks, skip_mask_sigmoid=True)["vision_features"]
         absent = (score <= 0).to(memory.dtype)[:, None, None, None]
-        return memory + absent * self.no_obj_embed_spatial[..., None, None]
+        return memory + absent * self.no_obj_embed_spatial[..., None, None].to(memory.dtype)
 
 
 def build_model(config: SAM2CTConfig, *, seed: int | None = None) -> SAM2CTModel:

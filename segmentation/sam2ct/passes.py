@@ -102,6 +102,7 @@ class Lesion:
     job: SegmentationJob
     prompt: NetworkPrompt
     frame: Frame
+    volume_number: int = 0
     sections: dict[int, Section] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     passes: list[Pass] = field(default_factory=list)

@@ -31,7 +31,7 @@ _STABILITY_OFFSET = 1.0
 """Logits above +1 against above -1, as SAM scores the stability of a mask."""
 
 OUT_OF_MEMORY = "out_of_memory"
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC")
+_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC")
 """Of the messages of other allocators than that of torch on a GPU: the CPU's, the driver's, those of libraries."""
 
 
@@ -49,7 +49,8 @@ class Plan:
     ragged
         Let passes of different lengths share a call, the shorter ones padded: fewer and larger calls, for a GPU.
     volumes
-        Volumes under way at once, at most; one more may be held whose first job ended the jobs of the one before.
+        Volumes under way at once, at most; and no more than twice as many are begun before the oldest is done. One more
+        may be held, whose first job ended the jobs of the one before.
     features_mb
         Memory for image embeddings that are kept because another lesion may need their slice.
     guards
@@ -100,6 +101,7 @@ class Wavefront:
         self._answers: deque[Mask | SegmentationFailure] = deque()
         self._features = FeatureStore(model, plan.features_mb)
         self._next_job: SegmentationJob | None = None
+        self._volumes_pulled = 0
 
     def run(self, jobs: Iterable[SegmentationJob]) -> Iterator[Mask | SegmentationFailure]:
         """Answer every job once, in any order."""
@@ -139,24 +141,36 @@ class Wavefront:
 
     def _pull_volume(self, stream: Iterator[SegmentationJob]) -> None:
         """Take the jobs of one volume, in the order of their slices, so that neighbours are under way together."""
-        if len({id(lesion.job.volume) for lesion in self._open}) >= self.plan.volumes:
+        if self._far_ahead():
             return
         job = self._next_job or next(stream, None)
         self._next_job = None
         if job is None:
             return
         volume, lesions = job.volume, []
-        under_way = (lesion.frame.whole for lesion in self._open if lesion.job.volume is volume)
-        whole = next(under_way, None) or whole_slices(volume, self.config)
+        under_way = next((lesion for lesion in self._open if lesion.job.volume is volume), None)
+        if under_way is None:
+            self._volumes_pulled += 1
+        number = under_way.volume_number if under_way else self._volumes_pulled
+        whole = under_way.frame.whole if under_way else whole_slices(volume, self.config)
         while job is not None and job.volume is volume:
-            lesion = self._prepare(job, whole)
+            lesion = self._prepare(job, whole, number)
             if lesion is not None:
                 lesions.append(lesion)
             job = next(stream, None)
         self._next_job = job
         self._waiting.extend(sorted(lesions, key=lambda lesion: lesion.prompt.slice_index))
 
-    def _prepare(self, job: SegmentationJob, whole: Frame) -> Lesion | None:
+    def _far_ahead(self) -> bool:
+        """Whether enough volumes are under way, or one takes so long that others pile up behind it.
+
+        Whoever writes in the order of the stream holds every volume since the oldest that has no answer yet.
+        """
+        numbers = {lesion.volume_number for lesion in self._open}
+        oldest = min(numbers, default=self._volumes_pulled)
+        return len(numbers) >= self.plan.volumes or self._volumes_pulled - oldest >= 2 * self.plan.volumes
+
+    def _prepare(self, job: SegmentationJob, whole: Frame, volume_number: int) -> Lesion | None:
         """Check the job's first prompt; what cannot be segmented is answered at once."""
         drawn, name = job.prompts[0], self._engine.partition("@")[0]
         try:
@@ -168,7 +182,7 @@ class Wavefront:
             detail = f"{name} does not segment from {type(drawn).__name__}"
             self._answers.append(SegmentationFailure(job.job_id, "unsupported_prompt", detail))
             return None
-        lesion = Lesion(job, prompt, region_of_interest(whole, prompt, self.config))
+        lesion = Lesion(job, prompt, region_of_interest(whole, prompt, self.config), volume_number)
         self._open[lesion] = None
         return lesion
 
