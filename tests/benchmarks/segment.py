@@ -125,15 +125,13 @@ NARROW, IMAGE_SIZE, PER_LESION = 256, 128, 20
 """Side of the volume, of the network's input, and slices of the volume per lesion."""
 STACKS, BATCHES = (100, 500, 2000), (8, 32)
 """Slices of the volumes; passes under way at once, two for each lesion."""
-FEATURES_MB = 4.0
-"""Budget of kept embeddings: room for 61 slices of nano at 128 pixels, as the default has for published models at 1024."""
 
 
 def memory_child(bench: Bench, slices: int, lesions: int, batch: int) -> dict[str, float]:
     """How memory rises while ``lesions`` on so many slices are segmented."""
     volume = generated(slices, NARROW)
     jobs = jobs_of(volume, lesions)
-    engine = bench.engine(bench.ways[0], image_size=IMAGE_SIZE, batch=batch, features_mb=FEATURES_MB)
+    engine = bench.engine(bench.ways[0], image_size=IMAGE_SIZE, batch=batch)
     segment(engine, jobs[:1])
     with peak_memory(bench.device) as peak:
         loaded = psutil.Process().memory_info().rss - volume.voxels.nbytes

@@ -167,7 +167,10 @@ def test_masks_lie_on_the_real_lesions(built: Cohort, composed: tuple[Path, dict
         pasted[tuple(slice(o, o + n) for o, n in zip(origin, mask.shape, strict=True))] = mask
         scores[case.case_id] = dice(pasted.transpose(2, 1, 0), case.truth)
     print(f"\npublished masks on real scans: { {k: round(v, 3) for k, v in sorted(scores.items())} }")
-    assert len(scores) == 1 + len(SARCOMAS)
+    # Some of these tumours CT hardly shows: a mask that neither image nor engine bears out is withheld, and said so.
+    withheld = [row for row in built.skipped if row["reason"] == "mask_not_believable"]
+    assert len(scores) + len(withheld) == 1 + len(SARCOMAS)
+    assert len(withheld) <= 2
     assert scores["lidc_0001"] > 0.8
     assert np.mean(list(scores.values())) > 0.65
 
