@@ -32,7 +32,6 @@ class FeatureStore:
         self._model = model
         self._budget = budget_mb * 1e6
         self._kept: dict[Key, Features] = {}
-        self.encoded = 0
 
     def get(self, keys: Sequence[Key]) -> Features:
         """Embeddings of ``keys``, in their order; all frames of one network size."""
@@ -47,7 +46,6 @@ class FeatureStore:
         features = self._model.encode(cat(images))
         for i, key in enumerate(keys):
             self._kept[key] = features.take(i)
-        self.encoded += len(keys)
 
     def forget(self, passes: Iterable[Pass], waiting: Iterable[Lesion]) -> None:
         """Drop the slices that no lesion can come to, and beyond the budget those that are farthest from any."""

@@ -240,8 +240,6 @@ def recall(passes: Sequence[Pass], config: SAM2CTConfig) -> Recall:
 
 def pointer_scale(volume: Volume, config: SAM2CTConfig) -> int:
     """Distance that counts as 1 for a pointer."""
-    return (
-        config.pointer_scale
-        if config.pointer_scale_fixed
-        else min(config.pointer_scale, max(len(volume.voxels) - 1, 1))
-    )
+    if config.pointer_scale_fixed:
+        return config.pointer_scale
+    return min(config.pointer_scale, max(len(volume.voxels) - 1, 1))

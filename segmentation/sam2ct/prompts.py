@@ -8,7 +8,7 @@ from math import hypot
 import numpy as np
 from numpy.typing import NDArray
 
-from segmentation.ellipsoid import InPlaneEllipse, ellipse_of, require_on_volume
+from segmentation.ellipsoid import InPlaneEllipse, arrow_direction, ellipse_of, middle_of, require_on_volume
 from segmentation.types import (
     Arrow,
     Bidimensional,
@@ -94,8 +94,7 @@ def network_prompt(prompt: Prompt, volume: Volume, *, point_types: int) -> Netwo
         return _points(prompt.slice_index, prompt.points, prompt.labels)
     if point_types <= ARROW_HEAD:
         return None
-    if hypot(prompt.head[0] - prompt.tail[0], prompt.head[1] - prompt.tail[1]) < 1e-6:
-        raise SegmentationError("an arrow whose head is its tail points nowhere")
+    arrow_direction(prompt, volume)  # refuses one that has none
     # The tail may lie beyond the image, where the pointing hand had room; the network is told where it would be.
     require_on_volume(volume, prompt.slice_index, prompt.head)
     points = np.array([prompt.tail, prompt.head])
@@ -117,7 +116,7 @@ def _as_box(prompt: Line | Bidimensional, volume: Volume) -> tuple[str, Point, P
         return "bidimensional as box", (lower[0], lower[1]), (upper[0], upper[1])
     (x0, y0), (x1, y1) = prompt.start, prompt.end
     half_mm = hypot((x1 - x0) * column_mm, (y1 - y0) * row_mm) / 2
-    x, y, dx, dy = (x0 + x1) / 2, (y0 + y1) / 2, half_mm / column_mm, half_mm / row_mm
+    (x, y), dx, dy = middle_of(prompt), half_mm / column_mm, half_mm / row_mm
     _, rows, columns = volume.voxels.shape
     lower_corner = (max(x - dx, 0.0), max(y - dy, 0.0))
     return "line as box", lower_corner, (min(x + dx, columns - 1.0), min(y + dy, rows - 1.0))

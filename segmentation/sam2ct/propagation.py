@@ -1,7 +1,7 @@
 """The wavefront: every lesion of a volume, and of the next volumes, in both directions, advances as one batch.
 
 A step segments the next slice of every pass that is under way. Passes that end leave the batch, and lesions that wait
-enter it. A slice is encoded once however many lesions need it, and forgotten when none can reach it any more. Memory is
+enter it. A slice is encoded once for all lesions that come near it, and forgotten when none can any more. Memory is
 bounded by the batch and the budget of the features, not by the slices or lesions of a volume.
 """
 
@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from segmentation.ellipsoid import unsupported
 from segmentation.sam2ct.features import FeatureStore
-from segmentation.sam2ct.frames import Frame, region_of_interest, whole_slices
+from segmentation.sam2ct.frames import Ends, Frame, region_of_interest, whole_slices
 from segmentation.sam2ct.model import SAM2CTModel
 from segmentation.sam2ct.passes import PIECES_DROPPED, STOPPED_FLOOD, Lesion, Memory, Pass, Section, floods, recall
 from segmentation.sam2ct.prompts import network_prompt
@@ -79,7 +80,7 @@ class Wavefront:
     engine, weights_sha256
         What the masks say of who made them.
     computing
-        Makes the context that the network runs in: inference mode, mixed precision.
+        Makes the context that the network runs in: no gradients, mixed precision.
 
     """
 
@@ -172,15 +173,13 @@ class Wavefront:
 
     def _prepare(self, job: SegmentationJob, whole: Frame, volume_number: int) -> Lesion | None:
         """Check the job's first prompt; what cannot be segmented is answered at once."""
-        drawn, name = job.prompts[0], self._engine.partition("@")[0]
         try:
-            prompt = network_prompt(drawn, job.volume, point_types=self.config.prompt_embeddings)
+            prompt = network_prompt(job.prompts[0], job.volume, point_types=self.config.prompt_embeddings)
         except SegmentationError as error:
             self._answers.append(SegmentationFailure(job.job_id, "bad_prompt", str(error)))
             return None
         if prompt is None:
-            detail = f"{name} does not segment from {type(drawn).__name__}"
-            self._answers.append(SegmentationFailure(job.job_id, "unsupported_prompt", detail))
+            self._answers.append(unsupported(job, self._engine.partition("@")[0]))
             return None
         lesion = Lesion(job, prompt, region_of_interest(whole, prompt, self.config), volume_number)
         self._open[lesion] = None
@@ -210,18 +209,18 @@ class Wavefront:
             if drawn is not None:
                 self._begin(lesion, Section.of(drawn, 1.0, 1.0), memory)
                 continue
-            middle = lesion.frame.middle_of(lesion.prompt)
-            kept = section.near(middle) if middle else section.nearest(lesion.frame.meant_by(lesion.prompt))
-            self._begin(lesion, self._kept(kept, section, lesion), memory)
+            self._begin(lesion, self._at(lesion.frame.middle_of(lesion.prompt), section, lesion), memory)
 
     def _begin(self, lesion: Lesion, section: Section, memory: Memory) -> None:
         """Take the section of the prompted slice, and start the passes from it."""
-        empty = section.area == 0 and self.plan.extent is None
-        if self._runs_out(section, lesion) and not self._flooded(section, lesion):
+        flooded = self.plan.guards and floods(section, lesion)
+        if self._runs_out(section, lesion) and not flooded:
             self._enlarge(lesion)
             return
         lesion.sections[lesion.prompt.slice_index] = section
-        if not empty and not self._flooded(section, lesion):
+        if flooded:
+            lesion.flags.add(STOPPED_FLOOD)
+        elif section.area > 0 or self.plan.extent is not None:
             for direction in (-1, 1):
                 begun = Pass(lesion, direction, lesion.prompt.slice_index, section, memory)
                 if not self._is_over(begun):
@@ -232,12 +231,6 @@ class Wavefront:
     def _runs_out(self, section: Section, lesion: Lesion) -> bool:
         """Whether the lesion goes on beyond the region that the network saw."""
         return self.plan.extent is None and section.area > 0 and lesion.frame.is_left_by(section.ends)
-
-    def _flooded(self, section: Section, lesion: Lesion) -> bool:
-        """Whether the prompted slice itself is flooded, which is recorded."""
-        flooded = self.plan.guards and floods(section, lesion)
-        lesion.flags |= {STOPPED_FLOOD} if flooded else set()
-        return flooded
 
     # ---- one step -----------------------------------------------------------------------------------------------
 
@@ -260,12 +253,13 @@ class Wavefront:
             memories = _memories(step)
         for p, section, memory in zip(passes, sections, memories, strict=True):
             if p in p.lesion.passes:
-                self._go_on(p, self._kept(section.near(p.last.ends), section, p.lesion), memory)
+                self._go_on(p, self._at(p.last.ends, section, p.lesion), memory)
 
-    def _kept(self, kept: Section, section: Section, lesion: Lesion) -> Section:
-        """Leave out what is apart from the prompt, or from the lesion on the slice before; the network remembers it."""
+    def _at(self, ends: Ends | None, section: Section, lesion: Lesion) -> Section:
+        """Leave out what is apart from this part of the frame, or from what was pointed at; the memory keeps it."""
         if not self.plan.guards:
             return section
+        kept = section.near(ends) if ends else section.nearest(lesion.frame.meant_by(lesion.prompt))
         if kept.area < section.area:
             lesion.flags.add(PIECES_DROPPED)
         return kept
@@ -303,11 +297,8 @@ class Wavefront:
 
     def _finish_if_done(self, lesion: Lesion) -> None:
         if not lesion.passes:
-            self._finish(lesion)
-
-    def _finish(self, lesion: Lesion) -> None:
-        self._answers.append(lesion.answer(self._engine, self._weights_sha256))
-        del self._open[lesion]
+            self._answers.append(lesion.answer(self._engine, self._weights_sha256))
+            del self._open[lesion]
 
     def _fail(self, lesion: Lesion, reason: str, detail: str) -> None:
         self._drop(lesion)
