@@ -13,12 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cohort_builder.anatomy import AnatomyLocator
     from cohort_builder.build import build_cohort
     from cohort_builder.cohort import Cohort, open_cohort
     from cohort_builder.config import BuildConfig
     from cohort_builder.ct import load_volume
     from cohort_builder.errors import CohortError, ConfigError, PacsError, SetupError, TooManySkips
     from cohort_builder.gsps import read_annotations
+    from cohort_builder.inspect import Inspection, inspect_export
     from cohort_builder.lesions import group_lesions, locate
     from cohort_builder.linking import LinkConfig, link
     from cohort_builder.pacs import Index, index_export
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from segmentation.types import Segmenter
 
 _HOMES = {
+    "AnatomyLocator": "cohort_builder.anatomy",
     "Annotation": "cohort_builder.types",
     "BuildConfig": "cohort_builder.config",
     "Cohort": "cohort_builder.cohort",
@@ -36,6 +39,7 @@ _HOMES = {
     "Decision": "cohort_builder.types",
     "Extractor": "nlp.findings",
     "Index": "cohort_builder.pacs",
+    "Inspection": "cohort_builder.inspect",
     "Lesion": "cohort_builder.types",
     "Link": "cohort_builder.types",
     "LinkConfig": "cohort_builder.linking",
@@ -49,6 +53,7 @@ _HOMES = {
     "build_cohort": "cohort_builder.build",
     "group_lesions": "cohort_builder.lesions",
     "index_export": "cohort_builder.pacs",
+    "inspect_export": "cohort_builder.inspect",
     "link": "cohort_builder.linking",
     "load_volume": "cohort_builder.ct",
     "locate": "cohort_builder.lesions",
@@ -57,6 +62,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AnatomyLocator",
     "Annotation",
     "BuildConfig",
     "Cohort",
@@ -65,6 +71,7 @@ __all__ = [
     "Decision",
     "Extractor",
     "Index",
+    "Inspection",
     "Lesion",
     "Link",
     "LinkConfig",
@@ -78,6 +85,7 @@ __all__ = [
     "build_cohort",
     "group_lesions",
     "index_export",
+    "inspect_export",
     "link",
     "load_volume",
     "locate",

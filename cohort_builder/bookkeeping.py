@@ -63,14 +63,17 @@ def identity(component: object, options: Mapping[str, object] | None = None) -> 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a private file, one JSON object a line; ASCII, since ids and paths may hold line separators."""
-    lines = (json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    write_atomically(path, "".join(lines), mode=0o600)
+    _write_parts(path, (json.dumps(row, sort_keys=True) + "\n" for row in rows), mode=0o600)
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write a text file whole or not at all."""
+    _write_parts(path, [text], mode=mode)
+
+
+def _write_parts(path: Path, parts: Iterable[str], *, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(text)
+        stream.writelines(parts)
     Path(temporary).chmod(mode)
     Path(temporary).replace(path)

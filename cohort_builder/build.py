@@ -13,7 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from time import monotonic
@@ -28,9 +28,11 @@ from cohort_builder.executors import load_executor
 from cohort_builder.pacs import index_export
 from cohort_builder.pixels import installed_decoders
 from cohort_builder.privacy import Key, Pseudonyms, load_key
-from cohort_builder.private_rows import private_skip, public_skip
 from cohort_builder.progress import LesionCount, Progress
-from cohort_builder.scope import Scope, require_a_join, scope_reports, studies_without_report
+from cohort_builder.report_store import ReportStore
+from cohort_builder.review import Verdict, offer_reviews, read_verdicts
+from cohort_builder.run_skips import RunSkips
+from cohort_builder.scope import require_a_join, studies_without_report
 from cohort_builder.shards import ShardPlan, clean, counts_of, plan_shards, read_lines, remaining, signature
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard
@@ -38,11 +40,11 @@ from exports.assembly import assemble
 from exports.card import CardInfo
 from exports.schema import digest
 from exports.types import ExportError
-from nlp.reports import read_reports
 from nlp.types import Report, ReportError
 from segmentation.believability import table_digest
 
 if TYPE_CHECKING:
+    from cohort_builder.anatomy import AnatomyLocator
     from cohort_builder.pacs import Index
     from nlp.findings import Extractor
     from segmentation.types import Segmenter
@@ -60,6 +62,7 @@ def build_cohort(
     segmenter: str | Segmenter | None = None,
     weights: str | Path | None = None,
     device: str | None = "auto",
+    anatomy: str | AnatomyLocator | None = None,
     key: str | Path | None = None,
     progress: bool = True,
 ) -> Cohort:
@@ -70,21 +73,23 @@ def build_cohort(
     Parameters
     ----------
     reports
-        Path of a CSV or JSONL file, a list of paths, a ``pandas.DataFrame``, a ``pyarrow.Table``, a
-        ``datasets.Dataset`` or an iterable of ``Report``. Needs ``report_id`` and ``text``, and what it can of
-        ``accession_number``, ``study_instance_uid``, ``patient_id`` and ``study_date``.
+        Path of a file or folder (tables, texts, FHIR, HL7, DICOM SR: docs/reports.md), a list of paths, a
+        ``pandas.DataFrame``, a ``pyarrow.Table``, a ``datasets.Dataset`` or an iterable of ``Report``. A table needs
+        ``report_id`` and ``text``, and what it can of ``accession_number``, ``study_instance_uid``, ``patient_id`` and
+        ``study_date``.
     pacs_export
         Folder of DICOM files: CT series and presentation states, in any tree.
     out
         Folder to build in: ``dataset/``, ``pictures/`` and ``run.json`` name nobody; ``private/`` does.
     config
         Options; ``BuildConfig.from_toml`` reads them from a file.
-    extractor, segmenter
+    extractor, segmenter, anatomy
         Name or object; by default those of ``config``.
     weights, device
         For engines by name. A file of weights, or a folder that holds it under the name its authors gave it; by default
         the folder that the environment variable ``COHORT_WEIGHTS`` names. ``"auto"`` (a GPU where there is one),
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Further options of the engine: ``config.engine_options``.
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. Further options of the engine: ``config.engine_options``; all of an
+        extractor by name: ``config.extractor_options``.
     key
         File of the site's pseudonym key. Default: ``site.key`` in the user's configuration folder, made on first use.
     progress
@@ -106,7 +111,7 @@ def build_cohort(
         The dataset could not be written whole.
 
     """
-    config = _with_names(config or BuildConfig(), extractor, segmenter)
+    config = _with_names(config or BuildConfig(), extractor, segmenter, anatomy)
     run = _Run(Path(out), config, load_key(key, outside=out), Progress(show=progress))
     engines = Engines(
         extractor or config.extractor,
@@ -114,29 +119,27 @@ def build_cohort(
         None if weights is None else str(weights),
         device,
         config.engine_options,
+        extractor_options=config.extractor_options,
+        anatomy=anatomy or config.anatomy,
     ).required(config.workers)
     with run.exclusively():
-        rows = run.open_reports(reports)
+        run.read_verdicts()
+        rows, store = run.open_reports(reports)
         index = run.index(pacs_export)
         try:
-            scoped = run.read_reports(rows, index)
-            plans = run.plan(index, scoped, engines)
-            run.build_shards(plans, scoped, engines)
+            run.join_reports(rows, index, store, engines)
+            plans = run.plan(index, store, engines)
+            run.build_shards(plans, engines)
         finally:
             index.close()
         return run.publish(plans)
 
 
-def _with_names(config: BuildConfig, extractor: object, segmenter: object) -> BuildConfig:
+def _with_names(config: BuildConfig, extractor: object, segmenter: object, anatomy: object) -> BuildConfig:
     """Put names given as arguments into the configuration: what is published says what was used."""
-    return replace(
-        config,
-        extractor=extractor if isinstance(extractor, str) else config.extractor,
-        engine=segmenter if isinstance(segmenter, str) else config.engine,
-    )
-
-
-ScopedReports = Mapping[str, tuple[tuple[Report, Scope], ...]]
+    given = {"extractor": extractor, "engine": segmenter, "anatomy": anatomy}
+    names: dict[str, Any] = {name: value for name, value in given.items() if isinstance(value, str)}
+    return replace(config, **names)
 
 
 class _Run:
@@ -146,53 +149,55 @@ class _Run:
         self.out, self.config, self.key, self.progress = out, config, key, progress
         self.private = out / "private"
         self.shards_dir = self.private / "shards"
+        self.reports_path = self.private / "reports.sqlite"
         self.pseudonyms = Pseudonyms(key)
         self.software = f"cohort-builder {metadata.version('cohort-builder')}"
-        self.skips: list[Skip] = []
-        self.shard_skips: list[dict[str, Any]] = []
+        self.skips = RunSkips(self.pseudonyms, self.shards_dir)
         self.counts: Counter[str] = Counter()
+        self.verdicts: Mapping[str, tuple[Verdict, ...]] = {}  # by the patient's pseudonym
         self._started = monotonic()
 
     # ---- stages ------------------------------------------------------------------------------------------------
 
-    def open_reports(self, source: Any) -> Iterator[Report]:
+    def read_verdicts(self) -> None:
+        """Read what a person said of the links of the last build."""
+        self.verdicts = read_verdicts(self.private)
+        self.counts.update(verdicts=sum(map(len, self.verdicts.values())))
+
+    def _verdicts_of(self, patient_key: str) -> tuple[Verdict, ...]:
+        return self.verdicts.get(self.pseudonyms.pseudonym("patient", patient_key), ())
+
+    def open_reports(self, source: Any) -> tuple[Iterator[Report], ReportStore]:
         """Look at the table before the export is read: a missing column must not cost an hour of indexing."""
+        store = self.skips.reports = ReportStore.create(self.private, self.pseudonyms)
 
         def on_error(error: ReportError, row: int) -> None:
-            self.skips.append(Skip("reports", f"row {row}", "report_unusable", str(error), failure=True))
+            store.add_skip(Skip("reports", f"row {row}", "report_unusable", str(error), failure=True))
 
-        return read_reports(source, on_error=on_error)
+        return self.config.open_reports(source, on_error=on_error), store
 
     def index(self, pacs_export: str | Path) -> Index:
         """Read the headers of the export; only new or changed files are read again."""
         with self.progress.stage("index", unit="files") as stage:
             index = index_export(pacs_export, self.private / "index.sqlite", progress=stage.advance)
-        self.skips += index.skips
+        self.skips.add(index.skips)
         self.counts.update({f"index_{name}": n for name, n in index.counts.items()})
         self._refuse_too_many("index", sum(skip.failure for skip in index.skips), stage.done)
         return index
 
-    def read_reports(self, rows: Iterable[Report], index: Index) -> ScopedReports:
-        """Read the reports and find for each the studies it speaks of."""
-        before = len(self.skips)
+    def join_reports(self, rows: Iterable[Report], index: Index, store: ReportStore, engines: Engines) -> None:
+        """Read the reports as a stream, find for each the studies it speaks of, and keep what is used."""
         with self.progress.stage("reports", unit="reports") as stage:
-            reports: list[Report] = []
-            for report in rows:
-                reports.append(report)
+            for _ in store.add(rows, index, engines.languages()):
                 stage.advance()
-            scopes, unscoped = scope_reports(reports, index)
-        self.counts.update(reports_read=len(reports), reports_scoped=len(scopes))
-        bad = len(self.skips) - before
-        self._refuse_too_many("reports", bad, bad + len(reports))
-        self.skips += [*unscoped, *studies_without_report(index, scopes)]
-        require_a_join(reports, scopes, unscoped)
-        by_id = {report.report_id: report for report in reports}
-        scoped: dict[str, tuple[tuple[Report, Scope], ...]] = {}
-        for scope in scopes:
-            scoped[scope.patient_key] = (*scoped.get(scope.patient_key, ()), (by_id[scope.report_id], scope))
-        return scoped
+            store.finish(self.reports_path)
+        self.counts.update(reports_read=store.read, reports_scoped=store.used)
+        self._refuse_too_many("reports", store.failed, store.failed + store.read)
+        self.skips.add(studies_without_report(index, store.scopes()))
+        require_a_join(store.read, store.used, store.refused)
+        write_lines(self.private / "scopes.jsonl", map(asdict, store.scopes()))
 
-    def plan(self, index: Index, scoped: ScopedReports, engines: Engines) -> list[ShardPlan]:
+    def plan(self, index: Index, store: ReportStore, engines: Engines) -> list[ShardPlan]:
         """Distribute the patients that were drawn on or reported over shards."""
         megabytes: dict[str, float] = {}
         signatures: dict[str, str] = {}
@@ -200,12 +205,14 @@ class _Run:
             drawn = [
                 path for s in index.studies_of(patient_key) for path in index.presentation_states(s.study_instance_uid)
             ]
-            if drawn or patient_key in scoped:
+            reports = store.digests_of(patient_key)
+            if drawn or reports:
                 instances = [i for s in index.studies_of(patient_key) for i in _instances(index, s.study_instance_uid)]
                 megabytes[patient_key] = sum((i.rows or 0) * (i.columns or 0) * 2e-6 for i in instances)
                 files = [stamp(path) for path in (*drawn, *(i.path for i in instances))]
                 names = sorted({name for s in index.studies_of(patient_key) for name in s.identifiers})
-                signatures[patient_key] = signature([sorted(files), names, scoped.get(patient_key, ())])
+                said = self._verdicts_of(patient_key)
+                signatures[patient_key] = signature([sorted(files), names, reports, said])
         self.counts.update(patients_planned=len(megabytes))
         content = {
             "software": self.software,
@@ -219,7 +226,7 @@ class _Run:
         }
         return plan_shards(megabytes, signatures, self.pseudonyms, shard_mb=self.config.shard_mb, content=content)
 
-    def build_shards(self, plans: Sequence[ShardPlan], scoped: ScopedReports, engines: Engines) -> None:
+    def build_shards(self, plans: Sequence[ShardPlan], engines: Engines) -> None:
         """Build every shard that an earlier run did not finish."""
         self.shards_dir.mkdir(exist_ok=True)
         clean(self.shards_dir, plans)
@@ -231,11 +238,12 @@ class _Run:
                 plan=plan,
                 shards_dir=self.shards_dir,
                 index_path=self.private / "index.sqlite",
-                reports={key: scoped[key] for key in plan.patient_keys if key in scoped},
+                reports_path=self.reports_path,
                 key=self.key,
                 config=self.config,
                 software=self.software,
                 engines=engines,
+                verdicts={key: said for key in plan.patient_keys if (said := self._verdicts_of(key))},
             )
             for plan in todo
         ]
@@ -250,8 +258,8 @@ class _Run:
         """Join the shards into the dataset, draw the pictures, and write what the run did."""
         for plan in plans:
             self.counts.update(counts_of(self.shards_dir, plan))
-        self.shard_skips = read_lines(self.shards_dir, plans, "skips.jsonl")
-        skips = self._write_skips()
+        self.skips.finished = plans
+        self._write_skips()
         self._refuse_too_many_lost()
         for name in ("links", "crosswalk", "offsets"):
             write_lines(self.private / f"{name}.jsonl", read_lines(self.shards_dir, plans, f"{name}.jsonl"))
@@ -260,17 +268,18 @@ class _Run:
                 [self.shards_dir / plan.name for plan in plans],
                 self.out / "dataset",
                 card=self._card(),
-                # Sorted by keyed ids: the order of files and reports would tell the order of days and names.
-                skipped=sorted(map(public_skip, skips), key=lambda row: (row["stage"], row["reason"], row["item"])),
+                skipped=self.skips.public(),
             )
         cohort = open_cohort(self.out)
         n_pictures = min(self.config.pictures, len(cohort))
         with self.progress.stage("pictures", n_pictures, unit="pictures") as stage:
             cohort.draw(n_pictures, on_each=stage.advance)
+        candidates = read_lines(self.shards_dir, plans, "review.jsonl")
+        self.counts.update(offer_reviews(self.private, candidates, self.config.review, self.progress))
         if not self.counts["findings"]:
             logger.warning("no finding was grounded: the outcomes of the phrases above and the skips say why")
-        self.counts["skips"] = len(skips)
-        self._write_run("complete", skips)
+        self.counts["skips"] = self.skips.reasons().total()
+        self._write_run("complete")
         return open_cohort(self.out)
 
     def _card(self) -> CardInfo:
@@ -301,7 +310,7 @@ class _Run:
         logger.addHandler(handler)
         level = logger.level
         logger.setLevel(logging.INFO)
-        self._write_run("running", ())  # what a killed run leaves: not the "complete" of the run before
+        self._write_run("running")  # what a killed run leaves: not the "complete" of the run before
         try:
             if self.key.created:
                 logger.warning(
@@ -311,19 +320,24 @@ class _Run:
             yield
         except (CohortError, ReportError, ExportError) as error:
             logger.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - the message is the whole story
-            self._write_run(f"failed: {type(error).__name__}", self._write_skips())
+            self._write_skips()
+            self._write_run(f"failed: {type(error).__name__}")
             raise
         except KeyboardInterrupt:
-            self._write_run("stopped", self._write_skips())
+            self._write_skips()
+            self._write_run("stopped")
             raise
         except Exception as error:
             # Nobody foresaw this one: its message may quote a path or a value.
             kind = type(error).__name__
             write_atomically(self.private / "error.txt", traceback.format_exc(), mode=0o600)
             logger.error("the run ended with an unexpected %s; private/error.txt says where", kind)  # noqa: TRY400
-            self._write_run(f"failed: {kind}", self._write_skips())
+            self._write_skips()
+            self._write_run(f"failed: {kind}")
             raise
         finally:
+            if self.skips.reports is not None:
+                self.skips.reports.close()
             logger.removeHandler(handler)
             logger.setLevel(level)
             handler.close()
@@ -360,13 +374,11 @@ class _Run:
         unseen = counts["failures_before_lesions"]
         self._refuse_too_many("lesions", unseen + counts["lesions_failed"], unseen + counts["lesions"])
 
-    def _write_skips(self) -> list[dict[str, Any]]:
-        """Write the private copy of all skips so far, and return it."""
-        skips = [private_skip(skip, self.pseudonyms) for skip in self.skips] + self.shard_skips
-        write_lines(self.private / "skips.jsonl", skips)
-        return skips
+    def _write_skips(self) -> None:
+        """Write the private copy of all skips so far."""
+        write_lines(self.private / "skips.jsonl", self.skips.private())
 
-    def _write_run(self, status: str, skips: Iterable[Mapping[str, Any]]) -> None:
+    def _write_run(self, status: str) -> None:
         run = {
             "status": status,
             "software": self.software,
@@ -374,9 +386,9 @@ class _Run:
             "versions": {
                 name: metadata.version(name) for name in ("numpy", "pydicom", "highdicom", "datasets", "pyarrow")
             },
-            "config": self.config.as_dict(),
+            "config": self.config.as_dict(places=False),
             "counts": dict(sorted(self.counts.items())),
-            "skips": dict(sorted(Counter(row["reason"] for row in skips).items())),
+            "skips": dict(sorted(self.skips.reasons().items())),
             "seconds": {**self.progress.seconds, "total": round(monotonic() - self._started, 3)},
         }
         write_atomically(self.out / "run.json", json.dumps(run, indent=1, sort_keys=True) + "\n")

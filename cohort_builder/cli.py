@@ -8,8 +8,12 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cohort_builder.errors import CohortError, ConfigError
+
+if TYPE_CHECKING:
+    from cohort_builder.config import BuildConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,9 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cohort-builder {metadata.version('cohort-builder')}")
     verbs = parser.add_subparsers(metavar="VERB")
     _add_demo(verbs)
+    _add_inspect(verbs)
     _add_build(verbs)
     _add_show(verbs)
     _add_audit(verbs)
+    _add_fit_links(verbs)
     return parser
 
 
@@ -116,6 +122,78 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_inspect(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        verbs,
+        "inspect",
+        "Say what an export and its reports hold and what would link; nothing is segmented or kept.",
+        "cohort inspect pacs_export/ reports.csv",
+        "cohort inspect pacs_export/ --json export.json",
+    )
+    parser.add_argument(
+        "pacs_export", type=Path, metavar="PACS_EXPORT", help="folder of CT series and presentation states"
+    )
+    parser.add_argument("reports", nargs="*", type=Path, metavar="REPORTS", help="files of reports, as for build")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts for machines, too")
+    parser.add_argument("--config", type=Path, help="TOML file of options, as for build")
+    _add_report_options(parser)
+    parser.add_argument("--workers", type=_positive, help="processes")
+    parser.add_argument(
+        "--index", type=Path, metavar="FILE", help="keep the index of the export here; it names patients"
+    )
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    import json
+
+    from cohort_builder.bookkeeping import write_atomically
+    from cohort_builder.inspect import inspect_export
+
+    inspection = inspect_export(
+        options.pacs_export,
+        options.reports or None,
+        config=_config(options),
+        index=options.index,
+        progress=not options.quiet,
+    )
+    print(inspection.summary())
+    if options.json is not None:
+        try:
+            write_atomically(options.json, json.dumps(inspection.as_dict(), indent=1) + "\n")
+        except OSError as error:
+            raise ConfigError(f"the counts cannot be written as {options.json} ({type(error).__name__})") from error
+    return 0
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report-column",
+        action="append",
+        type=_option,
+        metavar="NAME=COLUMN",
+        help="column of the reports table that is not found by its name, e.g. text=Befund; may be given several times",
+    )
+    parser.add_argument(
+        "--report-encoding", help="encoding of report files that is not UTF-8 and not declared, e.g. cp1252"
+    )
+
+
+def _config(options: argparse.Namespace) -> BuildConfig:
+    """The file of ``--config``, if any, with what the command line says of reports and workers."""
+    from dataclasses import replace
+
+    from cohort_builder.config import BuildConfig
+
+    config = BuildConfig() if options.config is None else BuildConfig.from_toml(options.config)
+    return replace(
+        config,
+        report_columns={**config.report_columns, **dict(options.report_column or ())},
+        report_encoding=options.report_encoding or config.report_encoding,
+        workers=config.workers if options.workers is None else options.workers,
+    )
+
+
 def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _verb(
         verbs,
@@ -124,12 +202,14 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "cohort build reports.csv pacs_export/ -o cohort/",
         "cohort build reports.csv pacs_export/ -o cohort/ --engine sam2ct --weights sam2ct.pt --engine-option roi=auto",
     )
-    parser.add_argument("reports", nargs="+", type=Path, metavar="REPORTS", help="CSV or JSONL files of reports")
+    accepted = "files or folders of reports: tables, texts, FHIR, HL7, DICOM SR"
+    parser.add_argument("reports", nargs="+", type=Path, metavar="REPORTS", help=accepted)
     parser.add_argument(
         "pacs_export", type=Path, metavar="PACS_EXPORT", help="folder of CT series and presentation states"
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to build in; run again to continue")
     parser.add_argument("--config", type=Path, help="TOML file of options")
+    _add_report_options(parser)
     parser.add_argument(
         "--engine",
         help="segmentation engine: classical (the default) or ellipsoid, which need no weights; "
@@ -141,6 +221,17 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=_option,
         metavar="NAME=VALUE",
         help="option of the engine, e.g. roi=auto or mcm=false; may be given several times",
+    )
+    parser.add_argument(
+        "--extractor",
+        help="findings extractor: rules (the default), which needs no weights, or radgraph, which does",
+    )
+    parser.add_argument(
+        "--extractor-option",
+        action="append",
+        type=_option,
+        metavar="NAME=VALUE",
+        help="option of the extractor, e.g. model=radgraph or archive=radgraph.tar.gz; may be given several times",
     )
     parser.add_argument(
         "--weights",
@@ -157,18 +248,19 @@ def _build(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from cohort_builder.build import build_cohort
-    from cohort_builder.config import BuildConfig
 
-    config = BuildConfig() if options.config is None else BuildConfig.from_toml(options.config)
-    if options.workers is not None:
-        config = replace(config, workers=options.workers)
+    config = _config(options)
     if options.engine_option:
         config = replace(config, engine_options={**config.engine_options, **dict(options.engine_option)})
+    if options.extractor_option:
+        chosen = {**config.extractor_options, **dict(options.extractor_option)}
+        config = replace(config, extractor=options.extractor or config.extractor, extractor_options=chosen)
     cohort = build_cohort(
         options.reports,
         options.pacs_export,
         out=options.out,
         config=config,
+        extractor=options.extractor,
         segmenter=options.engine,
         weights=options.weights,
         device=options.device,
@@ -179,6 +271,8 @@ def _build(options: argparse.Namespace) -> int:
     print(
         f"\ndataset   {cohort.dataset_path}\npictures  {cohort.path / 'pictures'}\nprivate   {cohort.path / 'private'}"
     )
+    if (review := cohort.path / "private" / "review.csv").is_file():
+        print(f"review    {review}")
     return 0
 
 
@@ -228,6 +322,32 @@ def _audit(options: argparse.Namespace) -> int:
         print(f"{leak.kind}: {leak.where}")
     print(f"{len(leaks)} places hold something identifying" if leaks else "nothing identifying found")
     return 1 if leaks else 0
+
+
+def _add_fit_links(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _verb(
+        verbs,
+        "fit-links",
+        "Refit the parameters of the links on the verdicts in private/review.csv.",
+        "cohort fit-links cohort/ -o link.toml",
+        "cohort build reports.csv pacs_export/ -o cohort/ --config link.toml",
+    )
+    parser.add_argument("cohorts", nargs="+", type=Path, metavar="DIR", help="folders of finished builds")
+    parser.add_argument("-o", "--out", type=Path, default=Path("link.toml"), help="configuration to write")
+    parser.add_argument("--config", type=Path, help="TOML file to start from; default: what the first build used")
+    parser.set_defaults(run=_fit_links)
+
+
+def _fit_links(options: argparse.Namespace) -> int:
+    from cohort_builder.config import BuildConfig
+    from cohort_builder.refit import refit_links, write_toml
+
+    start = None if options.config is None else BuildConfig.from_toml(options.config).link
+    refit = refit_links(options.cohorts, start)
+    write_toml(options.out, refit)
+    print(refit.summary())
+    print(f"\nwritten to {options.out}; use it with cohort build --config {options.out}")
+    return 0
 
 
 def _option(text: str) -> tuple[str, object]:

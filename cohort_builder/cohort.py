@@ -84,7 +84,8 @@ class Cohort:
             "volumes",
         )
         lines += [f"  {name.replace('_', ' '):<20}{counts[name]:>8}" for name in stages if name in counts]
-        for title, prefix in (("Phrases of the reports", "phrases_"), ("Quality", "tier_")):
+        groups = (("Phrases of the reports", "phrases_"), ("Quality", "tier_"), ("Links to review", "reviews_"))
+        for title, prefix in groups:
             chosen = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
             if chosen:
                 lines += [title, *(f"  {name:<20}{n:>8}" for name, n in sorted(chosen.items()))]

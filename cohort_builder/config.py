@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cohort_builder.anatomy import LOCATORS
 from cohort_builder.errors import ConfigError
 from cohort_builder.linking import LinkConfig
+from nlp import EXTRACTORS
+from nlp.reports import OnError, read_reports
+from nlp.types import Report
 
 VolumesPolicy = Literal["none", "linked", "all"]
 Tier = Literal["A", "B", "C"]
@@ -27,8 +31,19 @@ class BuildConfig:
         Options of that engine by name, of plain values: numbers, texts, booleans and lists of them.
     extractor
         Name of the findings extractor (``nlp.load_extractor``).
+    extractor_options
+        Options of that extractor by name, of plain values. Those that only say where on this machine its model lies
+        and how it runs are not published and rebuild nothing.
+    report_columns
+        Our column names to those of the reports table, where these are not found by their usual names: "text" to
+        "Befund", or to a list of columns (docs/reports.md) *(run)*.
+    report_encoding
+        Character encoding of the report files, if it is neither UTF-8 nor declared by them *(run)*.
     link
         Thresholds and terms of the join.
+    anatomy
+        What names the organ under each stroke, as evidence for links: "regions", "totalsegmentator" or "none"
+        (docs/anatomy.md).
     volumes
         Which whole CT series are published: none, those with a linked finding, or all with a lesion.
     min_tier
@@ -41,6 +56,8 @@ class BuildConfig:
         A stage in which more than this share of the items *failed* ends the run *(run)*.
     pictures
         How many per-finding pictures are drawn *(run)*.
+    review
+        How many links are offered for review in ``private/review.csv``, each with a picture *(run)*.
     workers
         Processes that build shards; 1 builds in this process *(run)*.
 
@@ -49,7 +66,11 @@ class BuildConfig:
     engine: str = "classical"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     extractor: str = "rules"
+    extractor_options: Mapping[str, Any] = field(default_factory=dict)
+    report_columns: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    report_encoding: str | None = None
     link: LinkConfig = field(default_factory=LinkConfig)
+    anatomy: str = "regions"
     volumes: VolumesPolicy = "linked"
     min_tier: Tier = "B"
     roi_margin_mm: float = 20.0
@@ -57,10 +78,14 @@ class BuildConfig:
     shard_mb: int = 256
     max_skip_fraction: float = 0.5
     pictures: int = 24
+    review: int = 100
     workers: int = 1
 
     def __post_init__(self) -> None:
-        _require_plain(self.engine_options)
+        _require_plain("engine_options", self.engine_options)
+        _require_plain("extractor_options", self.extractor_options)
+        _require_plain("report_columns", self.report_columns)
+        _require(self.anatomy in LOCATORS, "anatomy", self.anatomy, sorted(LOCATORS))
         _require(self.volumes in get_args(VolumesPolicy), "volumes", self.volumes, get_args(VolumesPolicy))
         _require(self.min_tier in get_args(Tier), "min_tier", self.min_tier, get_args(Tier))
         _require(self.roi_margin_mm >= 0, "roi_margin_mm", self.roi_margin_mm, "0 or more")
@@ -68,11 +93,12 @@ class BuildConfig:
         _require(self.shard_mb >= 1, "shard_mb", self.shard_mb, "1 or more")
         _require(0 <= self.max_skip_fraction <= 1, "max_skip_fraction", self.max_skip_fraction, "0 to 1")
         _require(self.pictures >= 0, "pictures", self.pictures, "0 or more")
+        _require(self.review >= 0, "review", self.review, "0 or more")
         _require(self.workers >= 1, "workers", self.workers, "1 or more")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
-        """Read a TOML file: top-level keys as above, ``[link]`` for the join, ``[engine_options]``.
+        """Read a TOML file: top-level keys as above, tables ``[link]``, ``[engine_options]``, ``[extractor_options]``.
 
         Raises
         ------
@@ -101,14 +127,27 @@ class BuildConfig:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"the configuration is not valid: {error}") from error
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for run.json."""
-        return asdict(self)
+    def open_reports(self, source: Any, *, on_error: OnError) -> Iterator[Report]:
+        """Open the reports as these options say (``nlp.read_reports``)."""
+        return read_reports(
+            source, columns=self.report_columns or None, encoding=self.report_encoding, on_error=on_error
+        )
+
+    def as_dict(self, *, places: bool = True) -> dict[str, Any]:
+        """Plain values; without ``places``, for run.json and the card, those that name no folder of this machine."""
+        values = asdict(self)
+        if not places:
+            kept = EXTRACTORS.get(self.extractor)
+            private: frozenset[str] = getattr(kept, "neutral_options", frozenset())
+            values["extractor_options"] = {
+                name: value for name, value in self.extractor_options.items() if name not in private
+            }
+        return values
 
     def what_is_published(self) -> dict[str, Any]:
         """The options that decide about content: a change rebuilds the shards."""
-        of_the_run = {"pictures", "workers", "max_skip_fraction"}
-        return {name: value for name, value in self.as_dict().items() if name not in of_the_run}
+        of_the_run = {"pictures", "review", "workers", "max_skip_fraction", "report_columns", "report_encoding"}
+        return {name: value for name, value in self.as_dict(places=False).items() if name not in of_the_run}
 
 
 def _require(ok: bool, name: str, got: object, allowed: object) -> None:
@@ -116,13 +155,13 @@ def _require(ok: bool, name: str, got: object, allowed: object) -> None:
         raise ConfigError(f"{name} must be {allowed}, got {got!r}")
 
 
-def _require_plain(options: object) -> None:
+def _require_plain(table: str, options: object) -> None:
     if not isinstance(options, Mapping):
-        raise ConfigError(f"[engine_options] must be a table, got {options!r}")
+        raise ConfigError(f"[{table}] must be a table, got {options!r}")
     for name, value in options.items():
         items = value if isinstance(value, list | tuple) else [value]
         ok = all(isinstance(item, str | int | float) for item in items)
-        _require(ok, f"engine_options.{name}", value, "a number, a text, true, false or a list of them")
+        _require(ok, f"{table}.{name}", value, "a number, a text, true, false or a list of them")
 
 
 def _refuse_unknown(where: str, table: Mapping[str, Any], known: set[str]) -> None:

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from cohort_builder.anatomy import AnatomyLocator, load_locator
 from cohort_builder.bookkeeping import identity
 from cohort_builder.errors import CohortError, ConfigError, SetupError
-from nlp import EXTRACTORS, load_extractor
+from cohort_builder.organs import table_revision
+from nlp import EXTRACTORS, ExtractorError, load_extractor
 from segmentation import load_segmenter
 from segmentation.types import EngineError, Mask, SegmentationFailure, SegmentationJob, Segmenter
 
@@ -55,6 +57,10 @@ class Engines:
         Of a named segmenter (``segmentation.load_segmenter``).
     weights_sha256
         The weights that ``required`` found: another process must find the same.
+    extractor_options
+        Of a named extractor (``nlp.load_extractor``).
+    anatomy
+        Name or object of what names organs.
 
     """
 
@@ -64,6 +70,8 @@ class Engines:
     device: str | None = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str | None = None
+    extractor_options: Mapping[str, Any] = field(default_factory=dict)
+    anatomy: str | AnatomyLocator = "regions"
 
     def required(self, workers: int) -> Engines:
         """Load both, and refuse what is wrong at the call, not after an hour of indexing.
@@ -77,18 +85,24 @@ class Engines:
             The weights or the device are not there.
 
         """
-        _named_segmenter.cache_clear()  # a file of weights may be another one than in an earlier run of this process
+        release()  # a file of weights may be another one than in an earlier run of this process
         if isinstance(self.extractor, str) and self.extractor not in EXTRACTORS:
             raise ConfigError(f"unknown extractor {self.extractor!r}; known: {', '.join(sorted(EXTRACTORS))}")
         if not isinstance(self.extractor, str) and not callable(getattr(self.extractor, "extract", None)):
             raise ConfigError("extractor= must be a name or an object with the methods of nlp.Extractor")
         if not isinstance(self.segmenter, str) and (self.weights is not None or self.options):
             raise ConfigError("weights= and engine_options go with the name of an engine; an object brings its own")
+        if not isinstance(self.extractor, str) and self.extractor_options:
+            raise ConfigError("extractor_options go with the name of an extractor; an object brings its own")
+        if not isinstance(self.anatomy, str) and not callable(getattr(self.anatomy, "organ_at", None)):
+            raise ConfigError("anatomy= must be a name or an object with the methods of cohort_builder.AnatomyLocator")
+        self.load_extractor()
+        self.load_locator()
         engine = self.load_segmenter()
         if not isinstance(engine, Segmenter):
             raise ConfigError("segmenter= must be a name or an object with the methods of segmentation.Segmenter")
         if workers > 1:
-            _require_sendable(extractor=self.extractor, segmenter=self.segmenter)
+            _require_sendable(extractor=self.extractor, segmenter=self.segmenter, anatomy=self.anatomy)
         return replace(self, weights_sha256=getattr(engine, "weights_sha256", None))
 
     def load_segmenter(self) -> Segmenter:
@@ -110,26 +124,52 @@ class Engines:
         return engine
 
     def load_extractor(self) -> Extractor:
-        """Load once a process."""
-        return _named_extractor(self.extractor) if isinstance(self.extractor, str) else self.extractor
+        """Load once a process: a model of language is large, too.
+
+        Raises
+        ------
+        ConfigError, SetupError
+            See ``required``.
+
+        """
+        if not isinstance(self.extractor, str):
+            return self.extractor
+        return _named_extractor(self.extractor, json.dumps(dict(self.extractor_options), sort_keys=True))
+
+    def load_locator(self) -> AnatomyLocator | None:
+        """Load once a process; None where organs are not asked for. Raises as ``required`` does."""
+        return load_locator(self.anatomy) if isinstance(self.anatomy, str) else self.anatomy
+
+    def languages(self) -> frozenset[str] | None:
+        """What the extractor reads, as codes of ISO 639-1; None for any."""
+        languages: frozenset[str] | None = getattr(self.load_extractor(), "languages", None)
+        return None if languages is None else frozenset(languages)
 
     def identities(self) -> dict[str, object]:
         """What decides about the answers of both, for the fingerprint of the shards.
 
-        A named engine says itself what it is, its weights included: they may come from a folder of the machine. How it
+        A named one says itself what it is, its weights included: they may come from a folder of the machine. How it
         was loaded counts, not what it keeps while it works.
         """
-        extractor = EXTRACTORS[self.extractor] if isinstance(self.extractor, str) else self.extractor
-        engine = self.load_segmenter()
-        neutral: frozenset[str] = getattr(engine, "neutral_options", frozenset())
-        decisive = {name: value for name, value in self.options.items() if name not in neutral}
-        options = decisive if isinstance(self.segmenter, str) else None
-        return {"extractor": identity(extractor), "segmenter": identity(engine, options)}
+        extractor, engine, locator = self.load_extractor(), self.load_segmenter(), self.load_locator()
+        return {
+            "extractor": identity(extractor, _decisive(self.extractor, extractor, self.extractor_options)),
+            "segmenter": identity(engine, _decisive(self.segmenter, engine, self.options)),
+            "anatomy": identity(locator, _decisive(self.anatomy, locator, {})) | {"table": table_revision()},
+        }
+
+
+def _decisive(given: object, loaded: object, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The options of a named component that decide about its answers; None for an object, which has its own."""
+    neutral: frozenset[str] = getattr(loaded, "neutral_options", frozenset())
+    named = isinstance(given, str)
+    return {name: value for name, value in options.items() if name not in neutral} if named else None
 
 
 def release() -> None:
-    """Forget the loaded engine: where workers load their own, this process need not keep one on the device."""
+    """Forget what is loaded: where workers load their own, this process need not keep one on the device."""
     _named_segmenter.cache_clear()
+    _named_extractor.cache_clear()
 
 
 def share_cores(workers: int) -> None:
@@ -158,11 +198,16 @@ def _named_segmenter(name: str, weights: str | None, device: str | None, options
 
 
 @lru_cache(maxsize=1)
-def _named_extractor(name: str) -> Extractor:
-    return load_extractor(name)
+def _named_extractor(name: str, options: str) -> Extractor:
+    try:
+        return load_extractor(name, **json.loads(options))
+    except ExtractorError as error:
+        raise _lacking(error) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _lacking(error: EngineError) -> SetupError:
+def _lacking(error: EngineError | ExtractorError) -> SetupError:
     """Say what the machine lacks, in the engine's words."""
     return SetupError(str(error))
 

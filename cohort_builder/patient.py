@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, time, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cohort_builder.errors import CohortError
 from cohort_builder.gsps import deduplicate, read_annotations
+from cohort_builder.languages import language_code
 from cohort_builder.lesions import group_lesions, locate
 from cohort_builder.linking import LinkConfig, link, withhold_contradictions
+from cohort_builder.placing import place_strokes
 from cohort_builder.scrub import ScrubError, scrub_report
 from cohort_builder.types import Annotation, Lesion, Link, LocatedAnnotation, Reading, Skip
 from nlp.types import Finding, Report, ReportError
 
 if TYPE_CHECKING:
+    from cohort_builder.anatomy import AnatomyLocator
     from cohort_builder.pacs import Index
     from cohort_builder.scope import Scope
     from cohort_builder.scrub import OffsetMap
     from nlp.findings import Extractor
 
 
+Judge = Callable[[Report, Sequence[Finding], Sequence[Lesion]], Mapping[tuple[str, str], bool]]
+"""Verdicts on the pairs (finding id, lesion id) of one report."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadReport:
-    """A scrubbed report with its findings, and the linker's answer for each of them and for each lesion."""
+    """A scrubbed report with its findings, and the linker's answer for each of them and for each lesion.
+
+    ``unjudged`` are the answers without the verdicts of a reviewer; empty where there were none.
+    """
 
     report: Report
     scope: Scope
     offsets: OffsetMap
     findings: tuple[Finding, ...]
     links: tuple[Link, ...]
+    unjudged: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +62,18 @@ def read_patient(
     reports: Sequence[tuple[Report, Scope]],
     extractor: Extractor,
     config: LinkConfig,
+    *,
+    judge: Judge | None = None,
+    locator: AnatomyLocator | None = None,
 ) -> PatientCase:
     """Read a patient's presentation states and reports, group the strokes into lesions, and link.
 
     Every lesion of every study of the patient is kept, said or not. A report that cannot be scrubbed or read costs that
-    report and becomes a Skip.
+    report and becomes a Skip. ``judge`` knows what a person said of the pairs of a report; ``locator`` names the organs
+    of the strokes in the studies that a report speaks of.
     """
-    lesions, skips = read_lesions(patient_key, index)
+    spoken_of = {uid for _, scope in reports for uid in (*scope.reads, *scope.compares)}
+    lesions, skips = read_lesions(patient_key, index, locator=locator, spoken_of=spoken_of)
     identifiers = {value for study in index.studies_of(patient_key) for value in study.identifiers}
     read: list[ReadReport] = []
     for report, scope in reports:
@@ -73,15 +91,22 @@ def read_patient(
             private = {"traceback": traceback.format_exc()}
             skips.append(Skip("reports", report.report_id, "extractor_failed", detail, failure=True, private=private))
             continue
-        links = link(findings, _in_scope(lesions, scope), config)
-        read.append(ReadReport(scrubbed, scope, offsets, findings, tuple(links)))
+        in_scope = lesions_in_scope(lesions, scope)
+        answer = partial(link, findings, in_scope, config, reported_at=given_out(report))
+        links: Sequence[Link] = answer()
+        unjudged: Sequence[Link] = ()
+        if judge is not None and (verdicts := judge(scrubbed, findings, in_scope)):
+            links, unjudged = answer(verdicts=verdicts), links
+        read.append(ReadReport(scrubbed, scope, offsets, findings, tuple(links), tuple(unjudged)))
     agreed = withhold_contradictions([(one.findings, one.links) for one in read])
     read = [replace(one, links=links) for one, links in zip(read, agreed, strict=True)]
     return PatientCase(patient_key, tuple(lesions), tuple(read), tuple(skips))
 
 
-def read_lesions(patient_key: str, index: Index) -> tuple[list[Lesion], list[Skip]]:
-    """Every lesion drawn in the studies of one patient."""
+def read_lesions(
+    patient_key: str, index: Index, *, locator: AnatomyLocator | None = None, spoken_of: Collection[str] = ()
+) -> tuple[list[Lesion], list[Skip]]:
+    """Every lesion drawn in the studies of one patient, with its organ in those that are ``spoken_of``."""
     annotations, skips = [], []
     for study in index.studies_of(patient_key):
         for path in index.presentation_states(study.study_instance_uid):
@@ -93,7 +118,10 @@ def read_lesions(patient_key: str, index: Index) -> tuple[list[Lesion], list[Ski
     located, lost = locate(annotations, index)
     own = {study.study_instance_uid for study in index.studies_of(patient_key)}
     skips += [*lost, *(_of_another(item.annotation) for item in located if not _is_in(own, item))]
-    return group_lesions([item for item in located if _is_in(own, item)]), skips
+    kept = [item for item in located if _is_in(own, item)]
+    if locator is not None:
+        kept = place_strokes(kept, index, locator, studies=spoken_of)
+    return group_lesions(kept), skips
 
 
 def _is_in(studies: Container[str], located: LocatedAnnotation) -> bool:
@@ -125,11 +153,21 @@ def _extract(extractor: Extractor, report: Report) -> tuple[Finding, ...]:
 
 
 def _without_keys(report: Report) -> Report:
-    """What an extractor, who may be anybody's, gets to see: the scrubbed text and nothing to join it by."""
-    return replace(report, accession_numbers=(), study_instance_uids=(), patient_id=None, study_date=None)
+    """What an extractor, who may be anybody's, gets to see: the scrubbed text, its language as a code, and no key."""
+    report = replace(report, accession_numbers=(), study_instance_uids=(), patient_id=None, study_date=None)
+    return replace(report, version_key=None, issued_at=None, language=language_code(report.language))
 
 
-def _in_scope(lesions: Iterable[Lesion], scope: Scope) -> list[Lesion]:
+def given_out(report: Report) -> datetime | None:
+    """By when a report was given out, as far as is known; midnight stands for a day without a time of day.
+
+    The day of the study says nothing of it: what was drawn in the course of that day would seem drawn after the report.
+    """
+    issued = report.issued_at
+    return issued + timedelta(days=1) if issued is not None and issued.time() == time() else issued
+
+
+def lesions_in_scope(lesions: Iterable[Lesion], scope: Scope) -> list[Lesion]:
     """The lesions of the studies that a report reads (CURRENT) or only compares with (PRIOR)."""
     chosen = []
     for lesion in lesions:

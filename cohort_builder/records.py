@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cohort_builder.evidence import explain
+from cohort_builder.languages import language_code
 from cohort_builder.lesions import disagreement_mm
 from cohort_builder.scrub import scrub_text
 from cohort_builder.scrub_names import is_ordinary, names_nobody
@@ -102,7 +104,7 @@ class RecordMaker:
             patient_id=p.pseudonym("patient", lesion.patient_key),
             study_id=p.pseudonym("study", lesion.target.lesion.study_instance_uid),
             series_id=p.pseudonym("series", stack_key(lesion.stack)),
-            said=None if said is None else self._phrase(said, mask, volume),
+            said=None if said is None else self._phrase(said, lesion),
             annotations=tuple(
                 _annotation(stroke, index, origin, volume) for stroke, index in zip(strokes, points, strict=True)
             ),
@@ -165,14 +167,14 @@ class RecordMaker:
             patient_id=p.pseudonym("patient", patient_key),
             study_ids=tuple(sorted(p.pseudonym("study", uid) for uid in read.scope.reads)),  # not by date
             text=read.report.text,
-            language=_language(read.report),
+            language=language_code(read.report.language),
             sections=tuple((s.name, s.start, s.end) for s in split_sections(read.report.text)),
             phrases=tuple(phrases),
             split_key=p.split_key(patient_key),
         )
 
-    def _phrase(self, said: Said, mask: Mask, volume: Volume) -> PhraseRecord:
-        report, finding = said.report.report, said.finding
+    def _phrase(self, said: Said, lesion: SegmentedLesion) -> PhraseRecord:
+        report, finding, link = said.report.report, said.finding, said.link
         mention = finding.mentions[0]
         return PhraseRecord(
             finding_id=self.pseudonyms.pseudonym("finding", finding.finding_id),
@@ -182,13 +184,18 @@ class RecordMaker:
             phrase_end=mention.phrase[1],
             sentence=report.text[slice(*mention.sentence)],
             section=mention.section,
-            language=_language(report),
+            language=language_code(report.language),
             assertion=finding.assertion.value,
             observation=finding.observation,
             anatomy=finding.anatomy,
             laterality=None if finding.laterality is None else finding.laterality.value,
-            measurements=_measurements(report, finding, mask, volume),
-            link=LinkRecord(said.link.decision.value, said.link.probability, tuple(sorted(said.link.evidence.items()))),
+            measurements=_measurements(report, finding, lesion.mask, lesion.volume),
+            link=LinkRecord(
+                decision=link.decision.value,
+                probability=link.probability,
+                evidence=tuple(sorted(link.evidence.items())),
+                summary=explain(link, finding, lesion.target.lesion),
+            ),
         )
 
     def _provenance(self, lesion: SegmentedLesion, said: Said | None) -> str:
@@ -225,23 +232,6 @@ _POSITIONS = frozenset(
     f"{end}{side}" for end in ("HF", "FF", "LF", "RF", "AF", "PF") for side in ("P", "S", "DR", "DL")
 )
 """Patient Position: the terms of PS3.3 C.7.3.1.1.2, and a few combinations that it does not have."""
-_LANGUAGES = frozenset(  # ISO 639-1
-    re.findall(
-        r"\w+",
-        "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv "
-        "dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie "
-        "ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv "
-        "mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm "
-        "rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts "
-        "tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu ",
-    )
-)
-
-
-def _language(report: Report) -> str:
-    """The language as published: a code of ISO 639-1, else "und"; what the table says may be any text."""
-    code = re.split(r"[-_]", report.language.strip().lower(), maxsplit=1)[0]
-    return code if code in _LANGUAGES else "und"
 
 
 def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str]:
@@ -331,7 +321,8 @@ def _measurements(report: Report, finding: Finding, mask: Mask, volume: Volume) 
     for size in finding.sizes:
         if size.kind is not SizeKind.LESION or size.temporality is not Temporality.CURRENT:
             continue
-        for rank, (value, rounding, axis) in enumerate(zip(size.values_mm, size.roundings_mm, size.axes, strict=True)):
+        # A range is one length with two ends.
+        for rank, ((value, rounding), axis) in enumerate(zip(size.lengths_mm, size.axes, strict=False)):
             known = _same_axis_of_mask(rank, axis, of_mask)
             records.append(
                 MeasurementRecord(

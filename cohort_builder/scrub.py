@@ -139,8 +139,9 @@ def scrub_report(report: Report, identifiers: Iterable[str] = ()) -> tuple[Repor
         Scrubbing failed, or a second look at the scrubbed text still finds an identifier. The report must not be used.
     """
     own = (*report.identifiers, *report.accession_numbers, *report.study_instance_uids, report.patient_id or "")
-    if sum(map(str.isdigit, report.report_id)) >= _TELLING_DIGITS:  # it may be a record or accession number
-        own = (*own, report.report_id)
+    for name in (report.report_id, *re.split(r"[\^/|]", report.version_key or "")):
+        if sum(map(str.isdigit, name)) >= _TELLING_DIGITS:  # it may be a record, order or accession number
+            own = (*own, name)
     try:
         scrubbed = scrub_text(report.text, (*identifiers, *own))
     except ScrubError:

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,13 +145,11 @@ class ShardDirectory:
             os.close(descriptor)
 
 
-def read_lines(shards_dir: Path, plans: Sequence[ShardPlan], name: str) -> list[dict[str, Any]]:
+def read_lines(shards_dir: Path, plans: Sequence[ShardPlan], name: str) -> Iterator[dict[str, Any]]:
     """All rows of one JSON-lines file over all shards, in the order of the plan."""
-    rows: list[dict[str, Any]] = []
     for plan in plans:
-        path = shards_dir / plan.name / name
-        rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return rows
+        with (shards_dir / plan.name / name).open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def signature(parts: Iterable[object]) -> str:

@@ -106,7 +106,9 @@ class LocatedAnnotation:
 
     ``diameters_mm`` (longest first, empty for arrows and pointers) come from Pixel Spacing; ``points_lps_mm`` run
     parallel to ``annotation.points``; ``level`` is the height in the series' extent (0 towards the feet, 1 towards the
-    head); ``slice_normal_lps`` the unit normal of the image plane and ``slice_thickness_mm`` the distance to the next
+    head); ``organ`` is what an ``AnatomyLocator`` names there, ``lung_level`` the height relative to the lungs (0 at
+    their lowest slice, 1 at their highest, beyond these outside; None where the series does not show both ends);
+    ``slice_normal_lps`` the unit normal of the image plane and ``slice_thickness_mm`` the distance to the next
     slice, which bound how far apart two strokes on one thing may lie.
     """
 
@@ -119,6 +121,7 @@ class LocatedAnnotation:
     side: Side | None = None
     level: float | None = None
     organ: str | None = None
+    lung_level: float | None = None
     slice_normal_lps: Point3D = (0.0, 0.0, 1.0)
     slice_thickness_mm: float = 0.0
 

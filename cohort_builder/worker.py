@@ -11,7 +11,8 @@ import re
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,12 @@ from cohort_builder.privacy import Key, Pseudonyms
 from cohort_builder.private_rows import private_link, private_skip
 from cohort_builder.progress import News, Tell
 from cohort_builder.records import RecordMaker, Said, SegmentedLesion, VolumePlace, acquisition_facts, stack_key
-from cohort_builder.scope import Scope
+from cohort_builder.report_store import ReportStore
+from cohort_builder.review import Verdict, match_verdicts, review_candidates
 from cohort_builder.shards import ShardDirectory, ShardPlan
-from cohort_builder.types import Decision, Link, Skip
+from cohort_builder.types import Decision, Lesion, Link, Skip
 from exports.parquet import ShardWriter
-from nlp.types import Report
+from nlp.types import Finding, Report
 from segmentation.checks import check_mask
 from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Volume
 
@@ -53,11 +55,12 @@ class ShardTask:
     plan: ShardPlan
     shards_dir: Path
     index_path: Path
-    reports: Mapping[str, tuple[tuple[Report, Scope], ...]]
+    reports_path: Path
     key: Key = field(repr=False)
     config: BuildConfig
     software: str
     engines: Engines
+    verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)  # by patient key
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,13 @@ class ShardSummary:
 def build_shard(task: ShardTask, tell: Tell) -> ShardSummary:
     """Build one shard whole, or leave nothing that looks like one; ``tell`` hears how far it is."""
     directory = ShardDirectory(task.shards_dir, task.plan)
-    index = open_index(task.index_path)
-    try:
-        with ShardWriter(directory.path, task.plan.split, task.plan.number, task.plan.count) as writer:
-            run = _ShardRun(task, index, writer, tell)
-            run.build()
-    finally:
-        index.close()
+    with (
+        closing(open_index(task.index_path)) as index,
+        closing(ReportStore.open(task.reports_path)) as reports,
+        ShardWriter(directory.path, task.plan.split, task.plan.number, task.plan.count) as writer,
+    ):
+        run = _ShardRun(task, index, reports, writer, tell)
+        run.build()
     for name, rows in run.private.items():
         directory.write_lines(f"{name}.jsonl", rows)
     directory.commit(run.counts, retry=run.retry)
@@ -109,16 +112,19 @@ class _PatientEnd:
 class _ShardRun:
     """The state of one shard while it is built."""
 
-    def __init__(self, task: ShardTask, index: Index, writer: ShardWriter, tell: Tell) -> None:
-        self.task, self.index, self.writer, self.tell = task, index, writer, tell
+    def __init__(self, task: ShardTask, index: Index, reports: ReportStore, writer: ShardWriter, tell: Tell) -> None:
+        self.task, self.index, self.reports, self.writer, self.tell = task, index, reports, writer, tell
         self.pseudonyms = Pseudonyms(task.key)
         self.records = RecordMaker(self.pseudonyms, task.config, task.software)
         self.segmenter = task.engines.load_segmenter()
         self.extractor = task.engines.load_extractor()
+        self.locator = task.engines.load_locator()
         share_cores(task.config.workers)
         self.counts: dict[str, int] = {}
         self.retry = False
-        self.private: dict[str, list[Mapping[str, Any]]] = {"skips": [], "links": [], "crosswalk": [], "offsets": []}
+        self.private: dict[str, list[Mapping[str, Any]]] = {
+            name: [] for name in ("skips", "links", "crosswalk", "offsets", "review")
+        }
         self._turn = threading.Lock()
         self._queue: deque[_OpenStack | _PatientEnd] = deque()
         self._stack_of: dict[str, _OpenStack] = {}
@@ -137,14 +143,7 @@ class _ShardRun:
 
     def _jobs(self) -> Iterator[SegmentationJob]:
         for patient_key in self.task.plan.patient_keys:
-            # In keyed order, as everything published: that of the table tells which report came first.
-            reports = tuple(
-                sorted(
-                    self.task.reports.get(patient_key, ()),
-                    key=lambda pair: self.pseudonyms.pseudonym("report", pair[0].report_id),
-                )
-            )
-            read = self._guard("patient", patient_key, partial(self._read, patient_key, reports))
+            read = self._guard("patient", patient_key, partial(self._read, patient_key))
             if read is None:
                 self.tell(News(patients=1))
                 continue
@@ -158,10 +157,23 @@ class _ShardRun:
                 yield from self._open(case, replace(plan, targets=tuple(targets)))
             self._queue.append(_PatientEnd(case))
 
-    def _read(
-        self, patient_key: str, reports: tuple[tuple[Report, Scope], ...]
-    ) -> tuple[PatientCase, list[StackPlan], int]:
-        case = read_patient(patient_key, self.index, reports, self.extractor, self.task.config.link)
+    def _read(self, patient_key: str) -> tuple[PatientCase, list[StackPlan], int]:
+        # In keyed order, as everything published: that of the table tells which report came first.
+        reports = sorted(
+            self.reports.of_patient(patient_key),
+            key=lambda pair: self.pseudonyms.pseudonym("report", pair[0].report_id),
+        )
+        verdicts = self.task.verdicts.get(patient_key, ())
+
+        def judge(
+            report: Report, findings: Sequence[Finding], lesions: Sequence[Lesion]
+        ) -> Mapping[tuple[str, str], bool]:
+            matches = match_verdicts(verdicts, report, findings, lesions, self.pseudonyms)
+            return {pair: match.right for pair, match in matches.items()}
+
+        case = read_patient(
+            patient_key, self.index, reports, self.extractor, self.task.config.link, judge=judge, locator=self.locator
+        )
         plans, skips = plan_stacks(case.lesions, self.index)
         self._skip_all((*case.skips, *skips))
         return case, plans, sum(skip.failure and skip.reason == "no_regular_stack" for skip in skips)
@@ -309,6 +321,8 @@ class _ShardRun:
             if lesion.lesion_id not in answered:  # no report speaks of its study
                 alone = Link(None, lesion.lesion_id, Decision.UNMATCHED, 0.0)
                 self.private["links"].append(private_link(case, alone, None, self.pseudonyms))
+        verdicts = self.task.verdicts.get(case.patient_key, ())
+        self.private["review"] += review_candidates(case, verdicts, self.task.config.link, self.pseudonyms)
         self._count("patients")
         self._count("lesions", len(case.lesions))
 

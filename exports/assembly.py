@@ -85,7 +85,7 @@ def assemble(
     fresh.mkdir(parents=True)
     try:
         parts = [_place(source, folder, fresh) for folder, source in _sources(shard_dirs)]
-        _fill(fresh, parts, card or CardInfo(), list(skipped))
+        _fill(fresh, parts, card or CardInfo(), skipped)
         if out.exists():
             out.replace(stale)
         fresh.replace(out)
@@ -161,11 +161,10 @@ def _arrow_bytes(path: Path) -> dict[str, int]:
     return total
 
 
-def _fill(root: Path, parts: Sequence[_Part], card: CardInfo, skipped: Sequence[Mapping[str, Any]]) -> None:
+def _fill(root: Path, parts: Sequence[_Part], card: CardInfo, skipped: Iterable[Mapping[str, Any]]) -> None:
     """Write everything that is not Parquet."""
-    contents = _contents(root, parts, skipped)
+    contents = _contents(root, parts, _write_skipped(root / "skipped.jsonl", skipped))
     _write(root / "README.md", render_card(card, contents))
-    _write(root / "skipped.jsonl", "".join(f"{json.dumps(dict(item), sort_keys=True)}\n" for item in skipped))
     _write(root / "manifest.json", json.dumps(_manifest(contents, parts), indent=2) + "\n")
     sums = {part.path: part.sha256 for part in parts}
     sums |= {name: _sha256(root / name) for name in ("README.md", "manifest.json", "skipped.jsonl")}
@@ -174,7 +173,18 @@ def _fill(root: Path, parts: Sequence[_Part], card: CardInfo, skipped: Sequence[
         sync(directory)
 
 
-def _contents(root: Path, parts: Sequence[_Part], skipped: Sequence[Mapping[str, Any]]) -> Contents:
+def _write_skipped(path: Path, skipped: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Write the skipped items as they come, as many as they may be, and count their reasons."""
+    reasons: Counter[str] = Counter()
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for item in skipped:
+            reasons[str(item.get("reason", "UNKNOWN"))] += 1
+            stream.write(f"{json.dumps(dict(item), sort_keys=True)}\n")
+    sync(path)
+    return reasons
+
+
+def _contents(root: Path, parts: Sequence[_Part], skipped: Counter[str]) -> Contents:
     tiers: Counter[str] = Counter()
     engines: Counter[str] = Counter()
     assertions: Counter[str] = Counter()
@@ -203,7 +213,7 @@ def _contents(root: Path, parts: Sequence[_Part], skipped: Sequence[Mapping[str,
         tiers=dict(sorted(tiers.items())),
         assertions=dict(sorted(assertions.items())),
         outcomes=dict(outcomes.most_common()),
-        skipped=dict(Counter(str(item.get("reason", "UNKNOWN")) for item in skipped).most_common()),
+        skipped=dict(skipped.most_common()),
     )
 
 

@@ -102,7 +102,7 @@ half-open character offsets. Every id is a keyed pseudonym.
 | `measurements` | each stated diameter, the mask's own, and their `ratio` (mask over report) |
 | `annotation` | the stroke that was segmented: kind, points (`points_ijk` in the region), lengths drawn and stated |
 | `other_annotations` | further strokes on the same lesion and series, by other readers for example |
-| `link` | why phrase and drawing belong together: posterior, and `evidence` in natural log odds |
+| `link` | why phrase and drawing belong together: posterior, `evidence` in natural log odds, `summary` in one line |
 | `image`, `mask`, `affine_ras`, `spacing_mm` | region around the lesion and its mask, on one grid; the float64 affine |
 | `roi_origin_ijk`, `roi_shape_ijk`, `bbox_ijk` | region, and box of the mask (lower, upper exclusive), in the volume |
 | `volume_shard`, `volume_row_group` | the whole volume in `data/volumes`; null where not published |

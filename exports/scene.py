@@ -65,7 +65,7 @@ def scene_of(row: Mapping[str, Any] | FindingRecord) -> Scene:
         for annotation in drawn_on(row)
     )
     spacing = np.asarray(nibabel.affines.voxel_sizes(affine @ back), dtype=np.float64)
-    return Scene(image, mask, spacing, strokes, _centre(mask, strokes), _window(image, mask, spacing), row)
+    return Scene(image, mask, spacing, strokes, _centre(mask, strokes), window_of(image, mask, spacing), row)
 
 
 def drawn_on(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -84,10 +84,12 @@ def _row_of(record: FindingRecord) -> dict[str, Any]:
         "engine": asdict(record.engine),
         "phrase": None,
         "measurements": None,
+        "link": None,
     }
     if record.said is not None:
         row["phrase"] = record.said.phrase
         row["measurements"] = [asdict(measurement) for measurement in record.said.measurements]
+        row["link"] = asdict(record.said.link)
     return row
 
 
@@ -112,8 +114,8 @@ def _centre(mask: NDArray[np.bool_], strokes: Sequence[tuple[str, FloatArray]]) 
     return int(x), int(y), level
 
 
-def _window(image: NDArray[np.int16], mask: NDArray[np.bool_], spacing: FloatArray) -> str:
-    """Name of the grey scale that shows the tissue in and right around the lesion."""
+def window_of(image: NDArray[np.int16], mask: NDArray[np.bool_], spacing: FloatArray) -> str:
+    """Name of the grey scale, of ``WINDOWS``, that shows the tissue in and right around the lesion."""
     from scipy import ndimage
 
     hit = np.argwhere(mask)

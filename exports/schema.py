@@ -70,6 +70,7 @@ _PHRASE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
                 ("decision", _TEXT),
                 ("probability", _REAL),
                 ("evidence", pa.list_(pa.struct([("term", _TEXT), ("log_odds", _REAL)]))),
+                ("summary", _TEXT),
             ]
         ),
     ),
@@ -309,6 +310,7 @@ def _phrase_row(said: PhraseRecord) -> Row:
             "decision": said.link.decision,
             "probability": said.link.probability,
             "evidence": [{"term": term, "log_odds": log_odds} for term, log_odds in said.link.evidence],
+            "summary": said.link.summary,
         },
     }
 

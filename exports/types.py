@@ -54,11 +54,15 @@ class AnnotationRecord:
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """Why the phrase and the lesion belong together: posterior and natural log odds by term."""
+    """Why the phrase and the lesion belong together: posterior, natural log odds by term, and both in one line.
+
+    ``summary`` quotes no text of the report.
+    """
 
     decision: str
     probability: float
     evidence: tuple[tuple[str, float], ...]
+    summary: str
 
 
 @dataclass(frozen=True, slots=True)

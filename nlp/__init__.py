@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from types import MappingProxyType
 from typing import Any
 
 from nlp.findings import Extractor, build_findings
 from nlp.graph import Entity, Graph, Label, Relation
+from nlp.radgraph import RadGraphExtractor
 from nlp.reports import read_reports
 from nlp.rules import RulesExtractor
 from nlp.sections import Section, split_sections, split_sentences
@@ -18,6 +20,7 @@ from nlp.sizes import find_image_references, find_sizes
 from nlp.types import (
     Assertion,
     Axis,
+    ExtractorError,
     Finding,
     ImageReference,
     Laterality,
@@ -31,7 +34,9 @@ from nlp.types import (
     Temporality,
 )
 
-EXTRACTORS: Mapping[str, Callable[..., Extractor]] = MappingProxyType({"rules": RulesExtractor})
+EXTRACTORS: Mapping[str, Callable[..., Extractor]] = MappingProxyType(
+    {"rules": RulesExtractor, "radgraph": RadGraphExtractor}
+)
 
 __all__ = [
     "EXTRACTORS",
@@ -39,6 +44,7 @@ __all__ = [
     "Axis",
     "Entity",
     "Extractor",
+    "ExtractorError",
     "Finding",
     "Graph",
     "ImageReference",
@@ -46,6 +52,7 @@ __all__ = [
     "Laterality",
     "Mention",
     "Qualifier",
+    "RadGraphExtractor",
     "Relation",
     "Report",
     "ReportError",
@@ -71,8 +78,15 @@ def load_extractor(name: str = "rules", **options: Any) -> Extractor:
     Raises
     ------
     ValueError
-        For an unknown name.
+        For an unknown name or option.
+    ExtractorError
+        What it needs is not on this machine.
     """
     if name not in EXTRACTORS:
         raise ValueError(f"unknown extractor {name!r}; known are {sorted(EXTRACTORS)}")
-    return EXTRACTORS[name](**options)
+    kind = EXTRACTORS[name]
+    known = signature(kind).parameters
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise ValueError(f"extractor {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    return kind(**options)

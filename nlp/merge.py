@@ -6,12 +6,34 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nlp.places import lead_in
+from nlp.sections import BODY
 from nlp.types import Assertion, Finding, Size, Temporality
 
 _GENERIC = frozenset(
     {"nodule", "mass", "lesion", "focus", "opacity", "tumor", "hypodensity", "hyperdensity", "ground-glass nodule"}
 )
+# What "the nodule" or "the lesion" can mean beside another such word.
+_FOCAL = _GENERIC | {
+    "adenoma",
+    "angiomyolipoma",
+    "carcinoma",
+    "cavity",
+    "cyst",
+    "fibroid",
+    "focal nodular hyperplasia",
+    "granuloma",
+    "hamartoma",
+    "hemangioma",
+    "implant",
+    "lipoma",
+    "lytic lesion",
+    "malignancy",
+    "meningioma",
+    "metastasis",
+    "polyp",
+    "pseudocyst",
+    "sclerotic lesion",
+}
 _DEFINITE = re.compile(r"\b(?:the|this|that|said)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
 _PRONOUN = re.compile(
     r"\W*(?:however\W+)?(?:it|this|that|these|they|its|their|measur\w+|size|largest|"
@@ -19,51 +41,96 @@ _PRONOUN = re.compile(
     re.IGNORECASE,
 )
 _NEIGHBOUR = 400  # characters that "the nodule" may stand behind its nodule
+_MEANT = 8  # findings of one sentence that "it" is looked for among
 _SECTION = "impression"
+_ALIKE = 100  # findings of one word: more are a list, of which none is repeated for sure
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 
 def merge_repeats(text: str, findings: Sequence[Finding]) -> list[Finding]:
-    """Merge definite repeats and impression repeats where exactly one earlier finding can be meant; order kept."""
+    """Merge definite repeats and impression repeats where exactly one earlier finding can be meant; order kept.
+
+    A report without headings repeats itself in its last paragraph: there only what has the same word and size as one
+    earlier finding is a repeat.
+    """
     kept: list[Finding] = []
-    repeated: set[str] = set()
+    by_word: dict[str, list[int]] = {}  # what is no impression's, by observation; generic words under one key
+    repeated: set[int] = set()
+    summary = max((match.end() for match in _BLANK_LINE.finditer(text.rstrip())), default=len(text))
     for finding in findings:
-        impression = finding.mentions[0].section == _SECTION
-        earlier = [other for other in kept if other.mentions[0].section != _SECTION] if impression else kept[-1:]
-        same = [other for other in earlier if _is_same(text, other, finding, impression=impression)]
-        sized = [other for other in same if other.sizes]
-        candidates = sized if finding.sizes and sized else same
-        if len(candidates) == 1 and candidates[0].finding_id not in repeated:
-            merged = _merged(candidates[0], finding)
-            kept[kept.index(candidates[0])] = merged
-            if impression:
-                repeated.add(merged.finding_id)
+        section = finding.mentions[0].section
+        impression = section == _SECTION
+        alike = by_word.get(_key(finding), [])
+        if not impression:
+            alike = alike if finding.mentions[0].sentence[0] >= summary else []
+        repeats = [index for index in alike if _repeats(kept[index], finding)] if len(alike) <= _ALIKE else []
+        if not impression:
+            repeats = [index for index in repeats if _is_summed_up(kept[index], finding, summary)]
+        sized = [index for index in repeats if kept[index].sizes]
+        candidates = sized if finding.sizes and sized else repeats
+        if len(candidates) == 1 and candidates[0] not in repeated:
+            repeated.add(candidates[0])
+            kept[candidates[0]] = _merged(text, kept[candidates[0]], finding)
+        elif (continued := _continued(text, kept, finding)) is not None:
+            kept[continued] = _merged(text, kept[continued], finding)
         else:
+            if not impression:
+                by_word.setdefault(_key(finding), []).append(len(kept))
             kept.append(finding)
     return kept
 
 
-def _is_same(text: str, earlier: Finding, later: Finding, *, impression: bool) -> bool:
+def _key(finding: Finding) -> str:
+    return "" if finding.observation in _GENERIC else finding.observation
+
+
+def _repeats(earlier: Finding, later: Finding) -> bool:
+    """Whether the impression (or a last paragraph) says the same thing again."""
     if earlier.assertion is not later.assertion or not _agree(earlier, later):
         return False
-    same_word = earlier.observation == later.observation
-    generic = {earlier.observation, later.observation} <= _GENERIC
-    if impression:
-        equal = bool(earlier.sizes and later.sizes)
-        return same_word or (generic and equal)
-    return _continues(text, earlier, later) and (same_word or later.observation in _GENERIC)
+    return earlier.observation == later.observation or bool(_today(earlier) and _today(later))
+
+
+def _is_summed_up(earlier: Finding, later: Finding, summary: int) -> bool:
+    """Whether both have today's size, one before and one in the last paragraph (from ``summary`` on) of a bare text."""
+    bare = earlier.mentions[0].section == later.mentions[0].section == BODY
+    apart = earlier.mentions[0].sentence[1] <= summary <= later.mentions[0].sentence[0]
+    return bare and apart and bool(_today(earlier) and _today(later))
+
+
+def _continued(text: str, kept: Sequence[Finding], later: Finding) -> int | None:
+    """Which finding a later sentence goes on about: the last, or the only one of its sentence that has the name."""
+    if not kept:
+        return None
+    if _continues(text, kept[-1], later):
+        return len(kept) - 1
+    sentence = kept[-1].mentions[0].sentence
+    alike = [
+        index
+        for index in range(max(len(kept) - _MEANT, 0), len(kept))
+        if kept[index].observation == later.observation and kept[index].mentions[0].sentence == sentence
+    ]
+    return alike[0] if len(alike) == 1 and _continues(text, kept[alike[0]], later) else None
 
 
 def _continues(text: str, earlier: Finding, later: Finding) -> bool:
     """Whether a later sentence of the section goes on about the same thing ("it", "the nodule") and gives its size."""
-    if earlier.assertion is Assertion.ABSENT or not later.sizes or (earlier.sizes and _today(later)):
+    if earlier.assertion is not later.assertion or earlier.assertion is Assertion.ABSENT or not _agree(earlier, later):
+        return False
+    generic = later.observation in _GENERIC and earlier.observation in _FOCAL
+    if earlier.observation != later.observation and not generic:
+        return False
+    if not later.sizes or (_today(earlier) and _today(later)):
         return False
     before, after = earlier.mentions[0], later.mentions[0]
+    if after.phrase[0] == before.phrase[0]:  # the builder has resolved a pronoun and joined it with its noun
+        return before.section == after.section and before.sentence[1] < after.sentence[1]
     gap = after.phrase[0] - before.phrase[1]
     if before.section != after.section or before.sentence == after.sentence or not 0 <= gap < _NEIGHBOUR:
         return False
     lead = text[after.sentence[0] : after.phrase[0]]
-    if not lead:  # the builder has resolved a pronoun
-        return bool(_PRONOUN.match(text[slice(*after.sentence)]))
+    if not lead:  # a pronoun that stands apart from its noun
+        return _is_pronoun(text, later)
     return later.anatomy is None and bool(_DEFINITE.search(lead))
 
 
@@ -91,9 +158,15 @@ def _sizes_agree(earlier: Sequence[Size], later: Sequence[Size]) -> bool:
     return all(abs(first - second) <= max(slack, 0.5) for first, second in pairs)
 
 
-def _merged(earlier: Finding, later: Finding) -> Finding:
-    """The earlier finding with a mention more; the mention that carries the size leads."""
-    leads = bool(_today(later)) and not _today(earlier)
+def _is_pronoun(text: str, finding: Finding) -> bool:
+    """Whether a finding is all of a sentence about "it", without a noun."""
+    mention = finding.mentions[0]
+    return mention.phrase[0] == mention.sentence[0] and bool(_PRONOUN.match(text, *mention.sentence))
+
+
+def _merged(text: str, earlier: Finding, later: Finding) -> Finding:
+    """The earlier finding with a mention more; the mention that carries the size leads, unless it has no noun."""
+    leads = bool(_today(later)) and not _today(earlier) and not _is_pronoun(text, later)
     first, second = (later, earlier) if leads else (earlier, later)
     return replace(
         earlier,
@@ -105,18 +178,14 @@ def _merged(earlier: Finding, later: Finding) -> Finding:
     )
 
 
-def named(text: str, findings: Sequence[Finding]) -> list[Finding]:
-    """The findings with phrases as they were dictated, and the id that goes with them."""
+def named(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with the id of the phrase of their first mention; ``.2``, ``.3`` where phrases are equal."""
     used: dict[str, int] = {}
     named = []
     for finding in findings:
-        mentions = tuple(
-            replace(mention, phrase=(lead_in(text, mention.phrase[0], mention.sentence[0]), mention.phrase[1]))
-            for mention in finding.mentions
-        )
-        start, end = mentions[0].phrase
+        start, end = finding.mentions[0].phrase
         identity = f"{finding.report_id}#{start}-{end}"
         used[identity] = used.get(identity, 0) + 1
         suffix = f".{used[identity]}" if used[identity] > 1 else ""
-        named.append(replace(finding, mentions=mentions, finding_id=identity + suffix))
+        named.append(replace(finding, finding_id=identity + suffix))
     return named

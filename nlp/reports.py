@@ -1,379 +1,276 @@
-"""Tables of reports, from a file or from memory, as a stream of :class:`~nlp.types.Report`.
+"""Reports from wherever they are kept, as a stream of :class:`~nlp.types.Report`.
 
-Everything is read as text, so that leading zeros stay. A file is read once for its header, at the call, and then row by
-row; no table is held in memory here.
+What each kind of source looks like is in :mod:`nlp.sources`; here is what holds for all of them: which files a path
+stands for, that one bad row costs itself, that ids are unique, and what a text may hold.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import codecs
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from math import isnan
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
+from nlp.sources import kind_of, object_kind_of
+from nlp.sources.base import Columns, Item, SourceFile, Stream, Table
+from nlp.sources.columns import check_given
+from nlp.sources.rows import reports_of
 from nlp.types import Report, ReportError
 
-Row = Mapping[str, object]
-_Mapping = tuple[dict[str, str], tuple[str, ...]]
 OnError = Callable[[ReportError, int], None]
 
-_NEEDED = ("report_id", "text")
-_KNOWN = (*_NEEDED, "accession_number", "study_instance_uid", "patient_id", "study_date", "language", "status")
-_ALSO_WRITTEN = {
-    "accession_numbers": "accession_number",
-    "accessionnumber": "accession_number",
-    "study_instance_uids": "study_instance_uid",
-    "studyinstanceuid": "study_instance_uid",
-    "study_uid": "study_instance_uid",
-    "patientid": "patient_id",
-    "studydate": "study_date",
-    "reportid": "report_id",
-}
-_IDENTIFYING = re.compile(
-    r"(?:^|_)(?:names?|surname|forename|initials|birth\w*|dob|born|mrn|ssn|nhs\w*|insurance\w*|social_security\w*|address|street|"
-    r"city|zip|postcode|postal\w*|phone|telephone|mobile|fax|e?mail|physicians?|doctor|radiologist|referr\w*|requester|"
-    r"requesting\w*|author\w*|reader\w*|operator\w*|technologist|signed\w*|dictated\w*|other_patient_ids?|(?:visit|encounter|"
-    r"admission|case|order|account|hospital|medical_record|patient)_?(?:id|number|no|nr|code)s?|institution\w*|department|ward|"
-    r"clinician|consultant|surgeon|gp|attending|resident|provider|requestor|ordering\w*|interpreting\w*|transcri\w*|guardian|"
-    r"(?:verified|approved|reported|reviewed)_by|next_of_kin|contact\w*|employer|nachname|vorname|familienname|geburts\w*|"
-    r"nom|prenom|apellidos?|nombre|cognome|nome)(?:_|$)|^(?:patient|pat|clinic|hospital)$"
-)
-_COLUMN_NAME = re.compile(r"[a-z][a-z_.-]{0,24}", re.IGNORECASE)  # of a form that can be shown
-_DAY = re.compile(r"(?P<year>\d{4})(?P<dash>-?)(?P<month>\d{2})(?P=dash)(?P<day>\d{2})(?:[T ]\d{2}:\d{2}.*)?")
-_DELIMITERS = ",;\t"
-_JSON_SUFFIXES = {".jsonl", ".ndjson"}
-_CSV_SUFFIXES = {".csv", ".tsv", ".txt"}
+_IGNORED = (".", "~$", "__", "_SUCCESS")  # hidden files, and what other programs leave beside theirs
+_BREAKS = "\x0b\x0c\x85\u2028\u2029"
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
+_AS_SPACE = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r"}
+_CLEANED = {**_AS_SPACE, **{ord(character): "\n" for character in _BREAKS}}
+_FEW_CONTROLS, _MAX_CONTROLS = 2, 0.1  # that many, or that part of a text: more is no text
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table that can be streamed: a name for messages, its columns as found, and its rows."""
+def read_reports(
+    source: object,
+    *,
+    columns: Columns | None = None,
+    encoding: str | None = None,
+    on_error: OnError | None = None,
+) -> Iterator[Report]:
+    """Return the reports of a source, in its order, as a stream.
 
-    name: str
-    columns: tuple[str, ...]
-    rows: Callable[[], Iterator[Row | ReportError]]
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file and what messages call it: its own name may be a patient's."""
-
-    path: Path
-    name: str
-
-
-def read_reports(source: object, *, on_error: OnError | None = None) -> Iterator[Report]:
-    """Return the reports of a table, in its order, as a stream.
+    Files are read as they are asked for: neither they nor what was read is held in memory, but for about 20 bytes a
+    report by which an id is known again, and single JSON documents.
 
     Parameters
     ----------
     source
-        The path of a CSV file (UTF-8, with or without byte order mark; comma, semicolon or tab; quoted line breaks) or
-        of a JSON Lines file, a list of such paths, a ``pandas.DataFrame``, a ``pyarrow.Table``, a ``datasets.Dataset``,
-        or an iterable of ``Report``, which passes through. Columns ``report_id`` and ``text`` are needed;
-        ``accession_number`` and ``study_instance_uid`` (several separated by ``;``), ``patient_id``, ``study_date``
-        (YYYY-MM-DD or YYYYMMDD), ``language`` and ``status`` are used where they are there. The values of other columns
-        with an identifying name (``patient_name``, ``birth_date``, ``referring_physician`` ...) become
-        ``Report.identifiers``. Column names are compared without regard to case, and spaces count as underscores.
+        A path, a folder (with its sub-folders, in the order of names), a list of paths; a ``pandas.DataFrame``, a
+        ``pyarrow.Table`` (or record batches), a ``datasets.Dataset`` or ``IterableDataset``; or an iterable of
+        ``Report``, which passes through. Files may be mixed, and gzipped, and are known by their content first:
+
+        - tables: CSV, TSV and their kin, JSON Lines, Parquet. Columns are found by their usual names (docs/reports.md
+          lists them) without regard to case. ``report_id`` and a text are needed; findings, impression and the like in
+          columns of their own become one text under headings. A column ``path`` in place of a text names the file that
+          holds it, relative to the table. The values of columns with an identifying name become
+          ``Report.identifiers``.
+        - texts: one .txt a report, its stem the ``report_id``. Nothing says what else a stem is: where it is the
+          accession number, say ``columns={"accession_number": "report_id"}``; where the folder's name is the patient,
+          ``columns={"patient_id": "folder"}``; where stems repeat, ``columns={"report_id": ["folder", "report_id"]}``;
+          else give a table with ``path`` and the keys.
+        - FHIR R4 DiagnosticReport (a resource, a Bundle, NDJSON), HL7 v2 ORU^R01, DICOM SR, with their own keys. In a
+          folder, DICOM objects that are no SR are passed over.
+    columns
+        The columns of the tables where their names are not the usual ones: ``{"text": "Befund"}``. Several for the
+        text (``{"text": ["Befund", "Beurteilung"]}``) become one under headings; None for a field leaves it out.
+        ``identifiers`` takes columns to strike from the text.
+    encoding
+        Of files that do not say it themselves by a byte order mark, MSH-18 or a character set; UTF-8 without. It is
+        never guessed.
     on_error
-        Called with the error and the row's number (1 is the first row of data, counted over all of ``source``) for each
-        row that cannot be used: no ``report_id``, an id that was there before (the first is kept), no text, an
-        impossible date, broken JSON. Without it the first such row raises.
+        Called with the error and the row's number (1 is the first row of data or document, counted over all of
+        ``source``) for each that cannot be used: broken syntax, bytes in another encoding, no id, no text, an
+        impossible date, an id that was there before (the first is kept). Without it the first such row raises.
+
+    Yields
+    ------
+    Report
+        Control characters of its text other than tab and line breaks are replaced, one by one: by a line break where
+        they are one (vertical tab, form feed, U+0085, U+2028, U+2029), else by a space. ``status`` is in the words of
+        FHIR where it is known. Rows of one id that differ in status, time or text are versions where the source tells
+        versions (``version_key`` is set): all are yielded, the later ones with "#" and a digest of their content
+        behind their id.
 
     Raises
     ------
     ReportError
-        At the call: a file that is absent or of an unknown kind, or a table without the needed columns. While
-        streaming: a file that is not UTF-8; and, without ``on_error``, an unusable row. Messages
-        number files and rows, and never quote a value or a file's name.
+        At the call: a file that is absent or of no known kind, a table without the needed columns or with two for one
+        field, an unknown encoding. While streaming, without ``on_error``: an unusable row. Messages number files and
+        rows, and never quote a value or a file's name.
     """
-    tables = _tables(source)
-    if tables is None:
-        return _passed_through(source, on_error)
-    for table in tables:
-        _check_columns(table)
-    return _stream(tables, on_error)
+    given = dict(columns or {})
+    check_given(given)
+    if encoding is not None:
+        try:
+            encoding = codecs.lookup(encoding).name
+        except LookupError:
+            raise ReportError(f"the encoding {encoding!r} is unknown to Python; give a name such as 'cp1252'") from None
+    reader = _Reader(given, encoding)
+    streams = reader.open(source)
+    if columns and not reader.has_tables:
+        raise ReportError("columns= names columns of tables, and the source is none")
+    return _usable(streams, on_error)
 
 
-def _tables(source: object) -> list[_Table] | None:
-    """The tables of a source; None for reports that are reports already."""
-    if isinstance(source, (str, Path)):
-        return [_file_table(_File(Path(source), "the reports file"))]
-    kind = f"{type(source).__module__}.{type(source).__qualname__}"
-    if kind.startswith("pandas.") and kind.endswith("DataFrame"):
-        return [_frame_table(source)]
-    if kind.startswith("pyarrow."):
-        return [_arrow_table(source)]
-    if kind.startswith("datasets."):
-        return [_dataset_table(source)]
-    if isinstance(source, Sequence) and source and all(isinstance(item, (str, Path)) for item in source):
-        names = [f"reports file {number} of {len(source)}" for number in range(1, len(source) + 1)]
-        return [_file_table(_File(Path(str(item)), name)) for item, name in zip(source, names, strict=True)]
-    return None
+@dataclass(slots=True)
+class _Reader:
+    """Opens sources; what is wrong with a source as a whole raises here, at the call."""
+
+    columns: Columns
+    encoding: str | None
+    has_tables: bool = False
+
+    def open(self, source: object) -> list[Stream]:
+        """Return the streams of a source."""
+        kind = object_kind_of(source)
+        if kind is not None:
+            return [self._table(kind.open(source))]
+        if isinstance(source, str | Path):
+            return [self._path(Path(source), "the reports file", {})]
+        if isinstance(source, Sequence) and source and all(isinstance(item, str | Path) for item in source):
+            families: dict[str, str] = {}
+            names = [f"reports file {number} of {len(source)}" for number in range(1, len(source) + 1)]
+            paths = zip(names, map(Path, source), strict=True)
+            return [partial(_prefixed, name, self._path(path, name, families)) for name, path in paths]
+        if not isinstance(source, Iterable):
+            raise ReportError(
+                f"cannot read reports from a {type(source).__name__}; give a path, a list of paths, a "
+                "pandas.DataFrame, a pyarrow.Table, a datasets.Dataset or an iterable of nlp.Report"
+            )
+        return [partial(_only_reports, source)]
+
+    def _path(self, path: Path, name: str, families: dict[str, str]) -> Stream:
+        if path.is_dir():
+            self.has_tables = True  # it may hold some
+            if next(_files(path), None) is None:
+                raise ReportError(f"{name.replace('file', 'folder')} holds no file")
+            return partial(self._folder, path, name.replace("file", "folder"), families)
+        if not path.is_file():
+            raise ReportError(f"{name} is not there; check its path")
+        return self._file(SourceFile(path, name, self.encoding, self.columns, families))
+
+    def _file(self, file: SourceFile) -> Stream:
+        opened = kind_of(file).open(file)
+        return self._table(opened) if isinstance(opened, Table) else opened
+
+    def _table(self, table: Table) -> Stream:
+        self.has_tables = True
+        return reports_of(replace(table, encoding=table.encoding or self.encoding), self.columns)
+
+    def _folder(self, folder: Path, name: str, families: dict[str, str]) -> Iterator[Item]:
+        for number, path in enumerate(_files(folder), start=1):
+            file = SourceFile(path, f"file {number} of {name}", self.encoding, self.columns, families)
+            try:
+                kind = kind_of(file)
+                if not kind.holds_none(file):
+                    yield from _prefixed(file.name, self._file(file))
+            except ReportError as error:
+                yield error
 
 
-def _passed_through(source: object, on_error: OnError | None) -> Iterator[Report]:
-    if not isinstance(source, Iterable):
-        raise ReportError(
-            f"cannot read reports from a {type(source).__name__}; give a path, a list of paths, a pandas.DataFrame, a "
-            "pyarrow.Table, a datasets.Dataset or an iterable of nlp.Report"
-        )
-    return _unique(_only_reports(source), on_error)
+def _prefixed(name: str, stream: Stream) -> Iterator[Item]:
+    """Say of each error in which file it is."""
+    for item in stream():
+        told = isinstance(item, ReportError) and name not in str(item)  # some name it themselves
+        yield ReportError(f"{name}: {item}") if told else item
 
 
-def _only_reports(source: Iterable[object]) -> Iterator[Report]:
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, in the order of names, folder by folder."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise ReportError(f"a folder of the reports cannot be listed ({type(error).__name__})") from None
+    for path in paths:
+        if path.name.startswith(_IGNORED):
+            continue
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink():  # a link may lead in a circle
+            yield from _files(path)
+
+
+def _only_reports(source: Iterable[object]) -> Iterator[Item]:
     for item in source:
         if not isinstance(item, Report):
-            raise ReportError(f"expected nlp.Report objects, got a {type(item).__name__}")
-        yield item
-
-
-def _stream(tables: Sequence[_Table], on_error: OnError | None) -> Iterator[Report]:
-    def reports() -> Iterator[Report | ReportError]:
-        for table in tables:
-            known: dict[tuple[str, ...], _Mapping] = {}
-            for row in table.rows():
-                if isinstance(row, ReportError):
-                    yield row
-                    continue
-                columns = tuple(row)  # lines of JSON need not all have the same ones
-                if columns not in known:
-                    known[columns] = _mapping(table.name, columns)
-                yield _report(row, *known[columns])
-
-    return _unique(reports(), on_error)
-
-
-def _unique(items: Iterable[Report | ReportError], on_error: OnError | None) -> Iterator[Report]:
-    """The usable reports; each other row's error, with its number, to ``on_error``."""
-    seen: set[str] = set()
-    for number, item in enumerate(items, start=1):
-        error = item if isinstance(item, ReportError) else None
-        if isinstance(item, Report) and item.report_id in seen:
-            error = ReportError(
-                "report_id was already used by an earlier row; it must be unique, the first row is kept"
-            )
-        if isinstance(item, Report) and not _is_unicode(item):
-            error = ReportError("the row holds half a surrogate pair, which is no text; export it again as UTF-8")
-        if isinstance(item, Report) and error is None:
-            seen.add(item.report_id)
+            yield ReportError(f"expected nlp.Report objects, got a {type(item).__name__}")
+        else:
             yield item
-        elif error is not None:
-            if on_error is None:
-                raise ReportError(f"row {number}: {error}")
-            on_error(error, number)
 
 
-def _is_unicode(report: Report) -> bool:
-    """Whether a report can be written: JSON may escape halves of surrogate pairs, which no file can hold."""
-    texts = (report.report_id, report.text, report.language, report.patient_id or "")
-    return all(text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text) for text in texts)
+def _usable(streams: Iterable[Stream], on_error: OnError | None) -> Iterator[Report]:
+    """The usable reports; each other item's error, with its number, to ``on_error``."""
+    seen = _Seen()
+    items = (item for stream in streams for item in _guarded(stream))
+    for number, item in enumerate(items, start=1):
+        accepted = _accepted(item, seen) if isinstance(item, Report) else item
+        if isinstance(accepted, Report):
+            yield accepted
+        elif on_error is None:
+            raise ReportError(f"row {number}: {accepted}")
+        else:
+            on_error(accepted, number)
 
 
-def _file_table(file: _File) -> _Table:
-    suffix = file.path.suffix.lower()
-    if not file.path.is_file():
-        raise ReportError(f"{file.name} is not there; check its path")
-    if suffix in _JSON_SUFFIXES:
-        first = next(_json_rows(file), None)
-        columns = tuple(first) if isinstance(first, Mapping) else ()
-        return _Table(file.name, columns, lambda: _json_rows(file))
-    if suffix in _CSV_SUFFIXES:
-        return _Table(file.name, _csv_columns(file), lambda: _csv_rows(file))
-    raise ReportError(
-        f"{file.name} is neither CSV ({', '.join(sorted(_CSV_SUFFIXES))}) nor JSON Lines (.jsonl, .ndjson)"
-    )
-
-
-def _csv_columns(file: _File) -> tuple[str, ...]:
-    with file.path.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            return tuple(next(_csv_reader(lines, file), ()))
-        except csv.Error as error:
-            raise ReportError(f"the first line of {file.name} is not readable as CSV ({error})") from error
-
-
-def _csv_reader(lines: Iterable[str], file: _File) -> Iterator[list[str]]:
-    # Strict: else a quote that is never closed swallows the next rows, and one patient's text gets another's keys.
-    return csv.reader(_decoded(lines, file), delimiter=_delimiter(file), strict=True)
-
-
-def _csv_rows(file: _File) -> Iterator[Row | ReportError]:
-    with file.path.open(encoding="utf-8-sig", newline="") as lines:
-        counted = _Counted(lines)
-        rows = _csv_reader(counted, file)
-        columns = next(rows, [])
-        while True:
-            begin = counted.done + 1
-            try:
-                values = next(rows, None)
-            except csv.Error as error:
-                where = f"line {begin}" if counted.done <= begin else f"lines {begin} to {counted.done}"
-                yield ReportError(f"{where} of {file.name} cannot be read as CSV ({error}); is a quote not closed?")
-                continue
-            if values is None:
-                return
-            if not values:
-                continue
-            if len(values) != len(columns):
-                yield ReportError(f"the row has {len(values)} fields, the header {len(columns)}; is a text unquoted?")
-            else:
-                yield dict(zip(columns, values, strict=True))
-
-
-class _Counted:
-    """The lines of a file, and how many of them were read."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines, self.done = iter(lines), 0
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
-            self.done += 1
-            yield line
-
-
-def _delimiter(file: _File) -> str:
-    with file.path.open(encoding="utf-8-sig", newline="") as lines:
-        header = next(_decoded(lines, file), "")
-    return max(_DELIMITERS, key=header.count)
-
-
-def _json_rows(file: _File) -> Iterator[Row | ReportError]:
-    with file.path.open(encoding="utf-8-sig") as lines:
-        for line in _decoded(lines, file):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield ReportError(f"the line is not valid JSON ({error.msg} at column {error.colno})")
-                continue
-            yield row if isinstance(row, dict) else ReportError("the line holds no JSON object")
-
-
-def _decoded(lines: Iterable[str], file: _File) -> Iterator[str]:
+def _guarded(stream: Stream) -> Iterator[Item]:
+    """What ends one file is one item, and the next file is read."""
     try:
-        yield from lines
-    except UnicodeDecodeError as error:
-        raise ReportError(
-            f"{file.name} is not UTF-8 (first bad byte at {error.start} of a block); convert it first, for example "
-            f"with: iconv -f WINDOWS-1252 -t UTF-8 FILE"
-        ) from error
+        yield from stream()
+    except ReportError as error:
+        yield error
 
 
-def _frame_table(frame: Any) -> _Table:
-    columns = tuple(str(column) for column in frame.columns)
-
-    def rows() -> Iterator[Row]:
-        for values in frame.itertuples(index=False, name=None):
-            yield dict(zip(columns, values, strict=True))
-
-    return _Table("the DataFrame", columns, rows)
-
-
-def _arrow_table(table: Any) -> _Table:
-    def rows() -> Iterator[Row]:
-        for batch in table.to_batches(max_chunksize=1024):
-            yield from batch.to_pylist()
-
-    return _Table("the pyarrow.Table", tuple(table.column_names), rows)
-
-
-def _dataset_table(dataset: Any) -> _Table:
-    if isinstance(dataset, Mapping):
-        raise ReportError("a datasets.DatasetDict has several splits; give one of them")
-    return _Table("the Dataset", tuple(dataset.column_names or ()), lambda: iter(dataset))
+def _accepted(report: Report, seen: _Seen) -> Item:
+    """The report as it goes on, or why it does not."""
+    if any(_HALF_PAIR.search(text) for text in (report.report_id, report.text, report.patient_id or "")):
+        return ReportError("the row holds half a surrogate pair, which is no text; export it again as UTF-8")
+    text = _cleaned(report.text)
+    if text != report.text:
+        if not text.strip() or len(_CONTROLS.findall(report.text)) > max(_FEW_CONTROLS, _MAX_CONTROLS * len(text)):
+            return ReportError("the text is binary: too many of its characters are control characters")
+        report = replace(report, text=text)
+    content = f"{report.status}\0{report.issued_at}\0{text}"
+    if seen.add(report.report_id):
+        if report.version_key is not None:
+            seen.add(f"{report.report_id}\0{content}")
+        return report
+    if report.version_key is None or not seen.add(f"{report.report_id}\0{content}"):
+        return ReportError("report_id was already used by an earlier row; it must be unique, the first row is kept")
+    version = replace(report, report_id=f"{report.report_id}#{_digest(content, 4).hex()}")
+    return version if seen.add(version.report_id) else ReportError("report_id was already used by another version")
 
 
-def _check_columns(table: _Table) -> None:
-    mapping, _ = _mapping(table.name, table.columns)
-    missing = [name for name in _NEEDED if name not in mapping]
-    if missing:
-        # Where not one column is known, the first line is no header: it is the first patient and their report.
-        shown = [column for column in table.columns if _COLUMN_NAME.fullmatch(column)]
-        found = f"{len(table.columns)} columns, such as {shown}" if mapping else "no line with column names at its top"
-        raise ReportError(
-            f"{table.name} lacks {' and '.join(repr(name) for name in missing)}; it has {found}; needed are "
-            f"{list(_NEEDED)}, and accession_number, study_instance_uid or patient_id with study_date to join a report "
-            "to its study"
-        )
+def _cleaned(text: str) -> str:
+    """The text without control characters, each replaced by one character: offsets into it stay what they are."""
+    return text.translate(_CLEANED) if _CONTROLS.search(text) else text
 
 
-def _mapping(name: str, columns: Sequence[str]) -> _Mapping:
-    """Our column names to the table's, and the table's other identifying columns."""
-    mapping: dict[str, str] = {}
-    identifying = []
-    for column in columns:
-        plain = re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())).lower()
-        known = _ALSO_WRITTEN.get(plain, plain)
-        if known in _KNOWN:
-            if known in mapping:
-                raise ReportError(f"{name} has two columns for {known!r}: {mapping[known]!r} and {column!r}")
-            mapping[known] = column
-        elif _IDENTIFYING.search(plain):
-            identifying.append(column)
-    return mapping, tuple(identifying)
+class _Seen:
+    """A set of strings that keeps 64 bits of each, in 11 to 22 bytes.
+
+    The odds that one new string among a million is taken for an old one are 3 in 10^8.
+    """
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 << 10))  # open addressing; 0 is free
+        self._used = 0
+
+    def add(self, text: str) -> bool:
+        """Add a string; return whether it is new."""
+        digest = int.from_bytes(_digest(text, 8), "little") or 1
+        new = _put(self._slots, digest)
+        self._used += new
+        if self._used * 4 > len(self._slots) * 3:
+            larger = array("Q", bytes(16 * len(self._slots)))
+            for old in self._slots:
+                if old:
+                    _put(larger, old)
+            self._slots = larger
+        return new
 
 
-def _report(row: Row, mapping: Mapping[str, str], identifying: Sequence[str]) -> Report | ReportError:
-    values = {name: _texts(row.get(column)) for name, column in mapping.items()}
-    if not any(text.strip() for text in values.get("text", ())):
-        return ReportError("the text is empty")
-    first = {name: found[0].strip() if found else "" for name, found in values.items()}
-    if not first.get("report_id"):
-        return ReportError("report_id is empty; every report needs one that is unique in its source")
-    study_date = _date(first.get("study_date", ""))
-    if isinstance(study_date, ReportError):
-        return study_date
-    return Report(
-        report_id=first["report_id"],
-        text="".join(values["text"]),
-        accession_numbers=_several(values.get("accession_number", ())),
-        study_instance_uids=_several(values.get("study_instance_uid", ())),
-        patient_id=first.get("patient_id") or None,
-        study_date=study_date,
-        language=first.get("language") or "en",
-        status=first.get("status") or "final",
-        identifiers=tuple(
-            dict.fromkeys(text.strip() for column in identifying for text in _texts(row.get(column)) if text.strip())
-        ),
-    )
+def _put(slots: array[int], digest: int) -> bool:
+    mask = len(slots) - 1
+    place = digest & mask
+    while slots[place]:
+        if slots[place] == digest:
+            return False
+        place = (place + 1) & mask
+    slots[place] = digest
+    return True
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    """A cell as text; empty where nothing stands. Only a list has several."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, (list, tuple)):
-        return tuple(text for item in value for text in _texts(item))
-    if value is None or type(value).__name__ in {"NAType", "NaTType"}:
-        return ()
-    if isinstance(value, float):
-        if isnan(value):
-            return ()
-        return (str(int(value)) if value.is_integer() else str(value),)
-    if isinstance(value, (date, datetime)):
-        return (value.isoformat(),)
-    return (str(value),)
-
-
-def _several(cell: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for text in cell for part in text.split(";") if part.strip()))
-
-
-def _date(written: str) -> date | ReportError | None:
-    if not written:
-        return None
-    match = _DAY.fullmatch(written)
-    try:
-        if match is not None:
-            return date(int(match["year"]), int(match["month"]), int(match["day"]))
-    except ValueError:  # the 31st of February
-        pass
-    return ReportError("study_date is no date of the form YYYY-MM-DD or YYYYMMDD")
+def _digest(text: str, size: int) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()

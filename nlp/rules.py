@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from itertools import pairwise
 
 from nlp.assertion import Scope, assertion_of, find_scopes
 from nlp.findings import build_findings
 from nlp.graph import Entity, Graph, Label, Relation
+from nlp.lexicon import ANATOMY, MODIFIER, OBSERVATION, Hit, find_terms
+from nlp.places import is_beside, is_listed_with, rank
 from nlp.sections import split_sections, split_sentences
 from nlp.sizes import find_image_references, find_sizes
-from nlp.types import Assertion, Finding, Report, Span
-from nlp.vocabulary import load_terms
+from nlp.types import Assertion, Finding, Report
 
-_MAX_TERMS = 150
+_LANGUAGE = "en"
+_REPEATED = 400  # characters of a sentence that is worth remembering
 _OBSERVATION = {
     Assertion.PRESENT: Label.OBSERVATION_PRESENT,
     Assertion.UNCERTAIN: Label.OBSERVATION_UNCERTAIN,
@@ -27,75 +28,97 @@ _HYPOTHETICAL_SECTIONS = frozenset({"history", "indication", "recommendation"})
 # Observations that, said "with" another one, describe it.
 _ATTRIBUTES = frozenset(
     [
+        "air bronchogram",
+        "area of enhancement",
         "calcification",
-        "necrosis",
         "cavity",
-        "thickening",
-        "septation",
-        "enhancement",
         "edema",
+        "enhancement",
+        "fat stranding",
+        "gas",
         "hemorrhage",
-        "stranding",
-        "hypodensity",
         "hyperdensity",
+        "hypodensity",
+        "irregularity",
+        "necrosis",
+        "septation",
+        "stranding",
+        "thickening",
+        "volume loss",
     ]
-) | {"air bronchogram", "fat stranding", "volume loss", "area of enhancement"}
-
-_PLACE_WORDS = re.compile(
-    r"(?:\b(?:right|left|bilateral|both|upper|lower|mid|middle|anterior|posterior|lateral|medial|inferior|superior|proximal|distal|"
-    r"central|basal|apical|ascending|descending|main|great|common|external|internal|rt|lt|r|l)[\s-]+)+$"
 )
-_SIDES = {"rt": "right", "r": "right", "lt": "left", "l": "left"}
-_PLACE_NUMBER = re.compile(
-    r"\b(?:seg(?:ment)?s?\.?\s+(?:[ivx]{1,4}|\d{1,2})(?:\s?[ab])?(?:\s?[/-]\s?(?:[ivx]{1,4}|\d{1,2})(?:[ab])?)?|(?:station|level)\s+\d{1,2}[lr]?)\b"
+# Observations whose name says where they are: they have no share in the place of what is listed with them.
+_SELF_PLACED = frozenset(
+    [
+        "accessory spleen",
+        "appendicitis",
+        "cardiomegaly",
+        "cholecystitis",
+        "cirrhosis",
+        "gallstone",
+        "goiter",
+        "gynecomastia",
+        "hepatomegaly",
+        "hepatosteatosis",
+        "hernia",
+        "hydronephrosis",
+        "midline shift",
+        "pancreatitis",
+        "pericardial effusion",
+        "pneumomediastinum",
+        "pneumoperitoneum",
+        "scoliosis",
+        "splenomegaly",
+    ]
 )
-_CHAIN = re.compile(r"\s*(?:,|\(|-)?\s*(?:of|in)?\s*(?:the\s+)?(?:level\s+of\s+(?:the\s+)?)?")
-_SIDE_CHAIN = re.compile(r"\s+")
+_LENGTH = re.compile(r"\d[\d.,]*(?:\s?[x×-]\s?\d[\d.,]*)*\s?-?\s?(?=mm\b|cm\b|millimet|centimet)")
+_CHAIN = re.compile(r"\s*(?P<comma>,)?\s*(?:\(|-)?\s*(?:of|in)?\s*(?:the\s+)?(?:level\s+of\s+(?:the\s+)?)?")
 # Between a describing word and its noun: other describing words, never a verb, a preposition or a new noun phrase.
 _STOPPERS = re.compile(
     r"[;:.()]|\b(?:is|are|was|were|in|of|at|on|with|without|within|from|to|near|which|that|has|have|there|the|a|an|no|but|measuring|"
     r"measures|measured|along|adjacent|by|also|seen|observed|noted)\b"
 )
+_PARTED = re.compile(rf"[,;]|{_STOPPERS.pattern}")
 _HARD_STOP = re.compile(r"[;]|\btoo\b|\bbut\b|\bhowever\b|\band\s+(?:a|an|the|there|no)\b|\bthere\s+(?:is|are)\b")
+_THERE_IS = re.compile(r"there (?:is|are|was|were)(?: an?)?")
 _INTO_PLACE = re.compile(
     r"\b(?:in|within|at|of|involving|along|on|throughout|over|inside|into|to|occupying|arising\s+from|from)\s+"
     r"(?:(?:the|a|its|level|region|area|aspect|part|portion|pole|periphery|dome|left|right|both|of|posterior|anterior|lateral|medial|"
     r"superior|inferior|upper|lower|middle|mid|central|peripheral|subpleural)\s+|and\s+)*(?:[\w-]+\s+){0,2}$"
 )
-_BESIDE = re.compile(
-    r"(?:\b(?:adjacent|close|next|contiguous|anterior|posterior|superior|inferior|lateral|medial|proximal|distal|relative|extending|extends|"
-    r"invading|compared|similar|up|down)\s+(?:\w+\s+)?to|\babutting|\bnear|\bbeside|\btouching|\bcontacting|\babove|\bbelow|\bbeneath|"
-    r"\b(?:mm|cm|§)\s+from|\baway\s+from|\bdistance\s+\w+|\bbehind|\binvading|\bdisplacing|\bcompressing)\s+(?:(?:the|left|right|both|adjacent)\s+)*$"
-)
+_MEASURE_WORDS = re.compile(r"\bmeasur\w+|\bmm|\bcm")
+_WORD = re.compile(r"[a-z]{2}")
 _SIDED = re.compile(r"\b(?:right|left|both|bilateral)\b")
 _OPENING = re.compile(r"\W*(?:(?:in|at|on|within|throughout)\s+)?(?:the\s+)?(?:level\s+of\s+(?:the\s+)?)?")
+_CLAUSE_OPENING = re.compile(
+    r"(?:[,;]|\band)\s+(?:and\s+|while\s+|whereas\s+)?(?:in|at|on|within)\s+(?:the\s+)?(?:level\s+of\s+(?:the\s+)?)?$"
+)
+_LEADS_TO = re.compile(
+    r"\s*(?:,\s*)?there\s+(?:is|are|was|were)\b(?:\s+(?!(?:and|or|with|without)\b)[\w§-]+){0,8}\s*|"
+    r"\s*,\s*(?:(?!(?:and|or|with|without|as|in|at|on|the)\b)[\w§-]+\s+){0,6}\s*"
+)
+_AND_ONE = re.compile(r"\s*,?\s*and\s+(?:an?|one)\s+(?:[a-z-]+\s+){0,2}")
 _AND = re.compile(r"\s*(?:,|,?\s*(?:and|or|and/or|/|-))\s*(?:\w+\s+){0,2}")
-_WITH = re.compile(r"[\s,]*(?:(?:is|are)\s+seen\s+)?(?:with|without|and|showing|containing)\s+(?:\w+[\s-]+){0,3}")
+_WITH = re.compile(
+    r"[\s,]*(?:(?:(?:of|measuring)\s+)?§+\s?(?:mm|cm)\s+(?:in\s+(?:diameter|size)\s+)?)?(?:(?:is|are)\s+seen\s+)?(?:with|without|and|showing|containing)\s+(?:\w+[\s-]+){0,3}"
+)
 _SUGGESTS = re.compile(
     r"\b(?:likely|probabl[ey]|possibl[ey]|suspicious\s+(?:for|of)|suspected|may\s+(?:be|represent|reflect)|might|could\s+(?:be|represent)|"
     r"concerning\s+for|worrisome\s+for|suggest\w*|consistent\s+with|compatible\s+with|in\s+keeping\s+with|represent\w*|in\s+favou?r\s+of|"
-    r"indicative\s+of|due\s+to|thought\s+to|differential|versus|vs\.?|rule\s+out|exclude)\b|\([^()]*$"
+    r"indicative\s+of|due\s+to|thought\s+to|differential|dd|versus|vs\.?|rule\s+out|exclude)\b|\([^()]*$"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Hit:
-    """A term found in a sentence."""
-
-    span: Span
-    kind: str
-    term: str
 
 
 class RulesExtractor:
     """Findings by rules: own term lists on a blank spaCy pipeline, ConText-like scopes, lengths attached by position.
 
-    Precision comes before recall: a length that could belong to two things belongs to neither. English only. It knows
-    about 150 observations and 200 places (``nlp/terms``); what is not listed is not found.
+    Precision comes before recall: a length that could belong to two things belongs to neither. What is not listed in
+    ``nlp/terms`` (about 250 observations and 330 places, each in several spellings) is not found.
     """
 
     name = "rules"
-    version = "1"
+    version = "2"
+    languages = frozenset({_LANGUAGE})
 
     def extract(self, reports: Sequence[Report]) -> Sequence[Sequence[Finding]]:
         """Return the findings of each report, in the order of the reports."""
@@ -103,155 +126,226 @@ class RulesExtractor:
 
     def graph(self, text: str) -> Graph:
         """Return the entities and relations of a report's text, with character offsets into it."""
-        hits = sorted(_hits(text), key=lambda hit: hit.span)
-        sections = split_sections(text)
+        sections = iter(split_sections(text))
+        section = next(sections, None)
         entities: list[Entity] = []
         for start, end in split_sentences(text):
-            section = next((part.name for part in sections if part.start <= start < part.end), "")
-            inside = [hit for hit in hits if start <= hit.span[0] and hit.span[1] <= end]
-            if len(inside) > _MAX_TERMS:  # a table or a word list, not a sentence
-                continue
-            entities += _Sentence(_shadow(text, (start, end)), start, inside).entities(len(entities), section)
+            while section is not None and section.end <= start:
+                section = next(sections, None)
+            hypothetical = section is not None and section.name in _HYPOTHETICAL_SECTIONS
+            read = _read_again if end - start <= _REPEATED else _read
+            base = len(entities)
+            entities += [
+                Entity(
+                    (entity.span[0] + start, entity.span[1] + start),
+                    entity.label,
+                    entity.term,
+                    tuple((relation, target + base) for relation, target in entity.relations),
+                )
+                for entity in read(text[start:end], hypothetical=hypothetical)
+            ]
         return Graph(tuple(entities))
 
     def _findings(self, report: Report) -> list[Finding]:
         return build_findings(
             report,
             self.graph(report.text),
-            sizes=find_sizes(report.text),
-            references=find_image_references(report.text),
+            sizes=find_sizes(report.text, _LANGUAGE),
+            references=find_image_references(report.text, _LANGUAGE),
             extractor=f"{self.name}@{self.version}",
         )
+
+
+def _read(sentence: str, *, hypothetical: bool) -> tuple[Entity, ...]:
+    """The entities of a sentence, with spans and relations counted in it."""
+    hits = find_terms(sentence)
+    return tuple(_Sentence(_shadow(sentence), hits).entities(hypothetical=hypothetical)) if hits else ()
+
+
+_read_again = lru_cache(maxsize=4096)(_read)  # reports repeat their sentences
 
 
 class _Sentence:
     """The terms of one sentence and how they hang together. ``words`` is its text as :func:`_shadow` returns it."""
 
-    def __init__(self, words: str, offset: int, hits: Sequence[_Hit]) -> None:
+    def __init__(self, words: str, hits: Sequence[Hit]) -> None:
         self._words = words
-        self._hits = [replace(hit, span=(hit.span[0] - offset, hit.span[1] - offset)) for hit in hits]
-        self._offset = offset
+        self._hits = hits
+        self._spans = [hit.span for hit in hits]
+        self._heads = [index for index, hit in enumerate(hits) if hit.kind == OBSERVATION]
+        self._places = [index for index, hit in enumerate(hits) if hit.kind == ANATOMY]
         self._relations: list[list[tuple[Relation, int]]] = [[] for _ in hits]
 
-    def entities(self, base: int, section: str) -> Iterator[Entity]:
-        """The sentence's entities; ``base`` is the index of the first one in the graph.
+    def entities(self, *, hypothetical: bool) -> Iterator[Entity]:
+        """The sentence's entities; a describing word that describes nothing ("old CT") is left out.
 
-        A describing word that describes nothing ("old CT") is left out.
+        ``hypothetical``: what the sentence says is asked for and not seen.
         """
         self._chain_places()
-        self._describe()
-        self._locate()
-        self._suggest()
-        scopes = find_scopes(self._words)
-        kept = [i for i, hit in enumerate(self._hits) if hit.kind != "modifiers" or self._relations[i]]
-        position = {index: base + place for place, index in enumerate(kept)}
+        if self._heads:
+            self._describe()
+            self._locate()
+            self._suggest()
+        scopes = find_scopes(self._words) if self._heads else []
+        kept = [index for index, hit in enumerate(self._hits) if hit.kind != MODIFIER or self._relations[index]]
+        position = {index: place for place, index in enumerate(kept)}
         for index in kept:
-            hit = self._hits[index]
-            start, end = hit.span
-            yield Entity(
-                (start + self._offset, end + self._offset),
-                self._label(hit, scopes, section),
-                hit.term,
-                tuple((relation, position[target]) for relation, target in dict.fromkeys(self._relations[index])),
-            )
+            relations = tuple((kind, position[target]) for kind, target in dict.fromkeys(self._relations[index]))
+            label = self._label(index, scopes, hypothetical=hypothetical)
+            yield Entity(self._spans[index], label, self._hits[index].term, relations)
 
-    @staticmethod
-    def _label(hit: _Hit, scopes: list[Scope], section: str) -> Label:
-        if hit.kind == "anatomy":
+    def _label(self, index: int, scopes: Sequence[Scope], *, hypothetical: bool) -> Label:
+        kind = self._hits[index].kind
+        if kind == ANATOMY:
             return Label.ANATOMY_PRESENT
-        assertion = assertion_of(hit.span, scopes)
-        if assertion is Assertion.PRESENT and section in _HYPOTHETICAL_SECTIONS and hit.kind == "observations":
+        assertion = assertion_of(self._spans[index], scopes)
+        if assertion is Assertion.PRESENT and hypothetical and kind == OBSERVATION:
             assertion = Assertion.UNCERTAIN
         return _OBSERVATION[assertion]
 
     def _between(self, first: int, second: int) -> str:
-        return self._words[self._hits[first].span[1] : self._hits[second].span[0]]
+        return self._words[self._spans[first][1] : self._spans[second][0]]
 
-    def _of(self, *kinds: str) -> list[int]:
-        return [index for index, hit in enumerate(self._hits) if hit.kind in kinds]
+    def _bare(self, first: int, second: int) -> str:
+        """The words between two terms, without the terms among them."""
+        pieces = [self._words[end:start] for (_, end), (start, _) in pairwise(self._spans[first : second + 1])]
+        return " ".join(pieces)
+
+    def _lead(self, index: int) -> str:
+        """The sentence up to a term."""
+        return self._words[: self._spans[index][0]]
 
     def _chain_places(self) -> None:
-        """In "segment 7 of the liver" and "right lung upper lobe" each place describes the next one."""
-        for first, second in zip(self._of("anatomy"), self._of("anatomy")[1:], strict=False):
-            if second == first + 1 and _CHAIN.fullmatch(self._between(first, second)):
+        """In "segment 7 of the liver" and "right lung upper lobe" each place describes the next one.
+
+        A comma makes a list of equals ("liver, spleen") and a chain of a whole and its part ("liver, segment 7").
+        """
+        for first, second in pairwise(self._places):
+            chain = _CHAIN.fullmatch(self._between(first, second)) if second == first + 1 else None
+            if chain is not None and not (
+                chain["comma"] and rank(self._hits[first].term) == rank(self._hits[second].term)
+            ):
                 self._relations[first].append((Relation.MODIFY, second))
 
     def _describe(self) -> None:
         """Describing words go to the noun that follows, else to the noun before; heads side by side to the last one."""
-        heads = self._of("observations")
-        for index in self._of("modifiers"):
-            after = next((head for head in heads if head > index), None)
-            before = next((head for head in reversed(heads) if head < index), None)
-            if after is not None and not _STOPPERS.search(self._bare(index, after)):
-                self._relations[index].append((Relation.MODIFY, after))
-            elif before is not None and not _HARD_STOP.search(self._between(before, index)):
-                self._relations[index].append((Relation.MODIFY, before))
-        for first, second in itertools.pairwise(heads):
+        heads = self._heads
+        for index, hit in enumerate(self._hits):
+            if hit.kind != MODIFIER:
+                continue
+            order = bisect_left(heads, index)
+            if order < len(heads) and not _STOPPERS.search(self._bare(index, heads[order])):
+                self._relations[index].append((Relation.MODIFY, heads[order]))
+            elif order and not _HARD_STOP.search(self._between(heads[order - 1], index)):
+                self._relations[index].append((Relation.MODIFY, heads[order - 1]))
+        for first, second in pairwise(heads):
             gap = self._between(first, second)
             if not gap.strip():
                 self._relations[first].append((Relation.MODIFY, second))
             elif self._hits[second].term in _ATTRIBUTES and _WITH.fullmatch(gap):
                 self._relations[second].append((Relation.MODIFY, first))
 
-    def _bare(self, first: int, second: int) -> str:
-        """The words between two terms, without the terms among them."""
-        text = self._between(first, second)
-        start = self._hits[first].span[1]
-        for hit in self._hits[first + 1 : second]:
-            text = text[: hit.span[0] - start] + " " * (hit.span[1] - hit.span[0]) + text[hit.span[1] - start :]
-        return text
-
     def _locate(self) -> None:
-        heads = self._of("observations")
         claimed: set[int] = set()
-        for order, head in enumerate(heads):
-            before = [place for place in self._of("anatomy") if (heads[order - 1] if order else -1) < place < head]
-            found = list(self._places_of(head, [place for place in before if place not in claimed], heads[order + 1 :]))
+        last = -1
+        for order, head in enumerate(self._heads):
+            before = [place for place in self._places if last < place < head]
+            last = head
+            found = list(
+                self._places_of(head, [place for place in before if place not in claimed], self._heads[order + 1 :])
+            )
             claimed.update(found)
             self._relations[head] += [(Relation.LOCATED_AT, index) for index in found]
+        for first, second in pairwise(self._heads):
+            self._share_places(first, second)
+
+    def _share_places(self, first: int, second: int) -> None:
+        """In "a cyst and a hemangioma in the liver" both lie there."""
+        places = [index for kind, index in self._relations[second] if kind is Relation.LOCATED_AT]
+        if not places or min(places) < second or self._hits[first].term in _SELF_PLACED:
+            return
+        placed = any(kind is Relation.LOCATED_AT for kind, _ in self._relations[first])
+        if not placed and _AND_ONE.fullmatch(self._between(first, second)):
+            self._relations[first] += [(Relation.LOCATED_AT, index) for index in places]
 
     def _places_of(self, head: int, before: Sequence[int], later_heads: Sequence[int]) -> Iterator[int]:
-        after = [place for place in self._of("anatomy") if place > head]
         close = [place for place in before if not _STOPPERS.search(self._bare(place, head))]
-        limit = self._reach(head, later_heads)
-        inside = [place for place in after if self._hits[place].span[0] < limit and self._is_inside(head, place)]
+        inside: list[int] = []
+        after = [place for place in self._places if place > head]
+        if after:
+            limit = self._reach(head, later_heads)
+            inside = [place for place in after if self._spans[place][0] < limit and self._is_inside(head, place)][:1]
         yield from close
-        yield from inside[:1]
-        yield from (place for place in self._linked(inside[:1]) if place in after)
+        yield from inside
+        yield from (place for place in self._linked(inside) if place in after)
+        if inside:
+            yield from self._listed(inside[0], [place for place in after if self._spans[place][0] < limit])
         introduced = [place for place in before if place not in close and self._introduces(place, head)]
         if not close and not inside:
             yield from introduced[-1:]
         elif not any(_SIDED.search(self._hits[place].term) for place in (*close, *inside)):
             yield from (
-                place for place in introduced[-1:] if _OPENING.fullmatch(self._words[: self._hits[place].span[0]])
+                place
+                for place in introduced[-1:]
+                if _OPENING.fullmatch(self._lead(place)) or self._opens_clause(place, head)
             )
+
+    def _listed(self, place: int, after: Sequence[int]) -> Iterator[int]:
+        """The places that stand in one list with a place: "in the liver, spleen and left kidney"."""
+        current = place
+        for following in after:
+            if following <= current:
+                continue
+            gap, behind = self._bare(current, following), self._words[self._spans[following][1] :]
+            if following != current + 1 or not (is_listed_with(gap, behind) or self._is_linked(current, following)):
+                return
+            later = bisect_left(self._heads, following)
+            if later < len(self._heads) and self._opens_clause(following, self._heads[later]):
+                return
+            yield following
+            current = following
+
+    def _opens_clause(self, place: int, head: int) -> bool:
+        """Whether a place in mid-sentence leads to the head behind it: "..., and in the left lung, nodules"."""
+        return bool(_CLAUSE_OPENING.search(self._lead(place)) and _LEADS_TO.fullmatch(self._bare(place, head)))
+
+    def _is_linked(self, first: int, second: int) -> bool:
+        return (Relation.MODIFY, second) in self._relations[first]
 
     def _introduces(self, place: int, head: int) -> bool:
         """Whether a place before the head is no mere neighbour: "in the left lung, there is a nodule"."""
-        if _BESIDE.search(self._words[: self._hits[place].span[0]]):
+        if is_beside(self._lead(place)):
             return False
-        return not _HARD_STOP.search(re.sub(r"there (?:is|are)(?: an?)?", "", self._between(place, head)))
+        return not _HARD_STOP.search(_THERE_IS.sub("", self._between(place, head)))
 
     def _reach(self, head: int, later_heads: Sequence[int]) -> int:
         """Where the places behind a head stop being its own: at the next head, unless "A and B in the lung"."""
+        if later_heads and self._hits[head].term in _SELF_PLACED:
+            return self._spans[later_heads[0]][0]
         current = head
         for later in later_heads:
-            lead = self._words[: self._hits[later].span[0]]
+            lead = self._lead(later)
             if lead.count("(") > lead.count(")"):  # an explanation in brackets
                 continue
+            if (Relation.MODIFY, head) in self._relations[later]:  # "with calcification"
+                continue
             if not _AND.fullmatch(self._bare(current, later)) and self._between(current, later).strip():
-                return self._hits[later].span[0]
+                return self._spans[later][0]
             current = later
         return len(self._words)
 
     def _is_inside(self, head: int, place: int) -> bool:
-        gap = self._between(head, place)
-        lead = self._words[: self._hits[place].span[0]]
-        if _HARD_STOP.search(gap) or _BESIDE.search(lead):
+        lead = self._lead(place)
+        if _HARD_STOP.search(self._between(head, place)) or is_beside(lead):
             return False
-        return bool(_INTO_PLACE.search(lead)) or not re.search(
-            r"[a-z]{2}", re.sub(r"\bmeasur\w+|\bmm|\bcm", "", self._bare(head, place))
-        )
+        if _INTO_PLACE.search(lead):
+            return True
+        return not _WORD.search(_MEASURE_WORDS.sub("", self._bare(head, place))) and not self._names_next(place)
+
+    def _names_next(self, place: int) -> bool:
+        """Whether a place stands right before a head of its own: "right adrenal nodule 15 mm, left adrenal nodule"."""
+        order = bisect_left(self._heads, place)
+        return order < len(self._heads) and not _PARTED.search(self._bare(place, self._heads[order]))
 
     def _linked(self, places: Sequence[int]) -> list[int]:
         return [
@@ -259,77 +353,15 @@ class _Sentence:
         ]
 
     def _suggest(self) -> None:
-        heads = self._of("observations")
-        for first, second in itertools.pairwise(heads):
+        for first, second in pairwise(self._heads):
             described = any(relation is Relation.MODIFY for relation, _ in self._relations[first])
             if not described and _SUGGESTS.search(self._between(first, second)):
                 self._relations[first].append((Relation.SUGGESTIVE_OF, second))
 
 
-def _hits(text: str) -> list[_Hit]:
-    """Terms of the report, the longest first where they overlap; a place takes the side and level words before it."""
-    tokenizer, matcher = _pipeline()
-    doc = tokenizer(text)
-    order = {"observations": 0, "anatomy": 1, "modifiers": 2}
-    lower = text.lower() if len(text.lower()) == len(text) else text
-    found = []
-    for span in matcher(doc, as_spans=True):
-        kind = span.label_
-        if "\n\n" in text[span.start_char : span.end_char]:
-            continue
-        term = load_terms(kind)[re.sub(r"\s*([-'/])\s*", r"\1", re.sub(r"\s+", " ", span.text.lower()))].canonical
-        found.append(_Hit((span.start_char, span.end_char), kind, term))
-    found += [_Hit(match.span(), "anatomy", _numbered(match.group())) for match in _PLACE_NUMBER.finditer(lower)]
-    found.sort(key=lambda hit: (hit.span[0] - hit.span[1], order[hit.kind]))
-    kept: list[_Hit] = []
-    for hit in found:
-        if all(hit.span[1] <= other.span[0] or hit.span[0] >= other.span[1] for other in kept):
-            kept.append(hit)
-    return [_with_place_words(lower, hit) if hit.kind == "anatomy" else hit for hit in kept]
-
-
-def _numbered(written: str) -> str:
-    return re.sub(r"^segs?\.?\s+|^segments?\s+", "segment ", " ".join(written.split()))
-
-
-def _with_place_words(lower: str, hit: _Hit) -> _Hit:
-    match = _PLACE_WORDS.search(lower[max(0, hit.span[0] - 60) : hit.span[0]])
-    if match is None:
-        return hit
-    words = " ".join(_SIDES.get(word, word) for word in match.group().replace("-", " ").split())
-    return _Hit((hit.span[0] - len(match.group()), hit.span[1]), "anatomy", f"{words} {hit.term}")
-
-
-def _shadow(text: str, sentence: Span) -> str:
-    """The sentence in lower case with its lengths blotted out, character for character."""
-    start, end = sentence
-    words = text[start:end].lower()
-    if len(words) != end - start:
-        words = text[start:end]
-    return re.sub(
-        r"\d[\d.,]*(?:\s?[x×-]\s?\d[\d.,]*)*\s?-?\s?(?=mm\b|cm\b|millimet|centimet)",
-        lambda match: "§" * len(match.group()),
-        words,
-    )
-
-
-@cache
-def _pipeline() -> tuple[Any, Any]:
-    """A blank pipeline's tokenizer, which cuts at every punctuation mark, and a matcher of the term lists."""
-    import spacy
-    from spacy.matcher import PhraseMatcher
-    from spacy.tokenizer import Tokenizer
-
-    mark = r"[^\w\s]|_"
-    vocab = spacy.blank("en").vocab
-    tokenizer = Tokenizer(
-        vocab,
-        prefix_search=re.compile(rf"^(?:{mark})").search,
-        suffix_search=re.compile(rf"(?:{mark})$").search,
-        infix_finditer=re.compile(mark).finditer,
-    )
-    matcher = PhraseMatcher(vocab, attr="LOWER")
-    matcher.add("observations", list(tokenizer.pipe(load_terms("observations"))))
-    matcher.add("anatomy", list(tokenizer.pipe(load_terms("anatomy"))))
-    matcher.add("modifiers", list(tokenizer.pipe(load_terms("modifiers"))))
-    return tokenizer, matcher
+def _shadow(sentence: str) -> str:
+    """A sentence in lower case with its lengths blotted out, character for character."""
+    words = sentence.lower()
+    if len(words) != len(sentence):  # a few letters grow in lower case
+        words = sentence
+    return _LENGTH.sub(lambda match: "§" * len(match.group()), words)

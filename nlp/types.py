@@ -6,7 +6,7 @@ All spans are half-open character offsets ``(start, end)`` into ``Report.text``;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from math import isfinite
 
@@ -15,6 +15,13 @@ Span = tuple[int, int]
 
 class ReportError(ValueError):
     """One report cannot be used: it costs that report, never the cohort."""
+
+
+class ExtractorError(ValueError):
+    """An extractor cannot run on this machine: a package, weights or device is missing, or the weights are not its own.
+
+    It says nothing of a report and ends a run.
+    """
 
 
 class Assertion(StrEnum):
@@ -79,7 +86,10 @@ class Report:
     """One free-text report and the keys that join it to studies. A report may cover several studies.
 
     ``identifiers`` are the values of the table's other identifying columns (a patient's name, a referrer's):
-    the scrubber removes them from the text, and they go no further.
+    the scrubber removes them from the text, and they go no further. ``version_key`` is what the versions of one
+    report share (a preliminary text and the final one; None: there is only this one), ``issued_at`` when this version
+    was given out (aware where the source writes an offset from UTC, else by the clock of the hospital): the last one
+    counts. ``status`` is FHIR's word for it where it is known (``nlp.sources.statuses``).
     """
 
     report_id: str
@@ -91,6 +101,8 @@ class Report:
     language: str = "en"
     status: str = "final"
     identifiers: tuple[str, ...] = ()
+    version_key: str | None = None
+    issued_at: datetime | None = None
 
     def __post_init__(self) -> None:
         if not self.report_id:
@@ -102,7 +114,8 @@ class Size:
     """A measurement as written.
 
     ``values_mm`` runs longest first; ``roundings_mm`` (half of the last written digit: "1.2 cm" is 12 +- 0.5) and
-    ``axes`` run parallel to it. A range ("8-9 mm") is its midpoint, with half its width added to the rounding.
+    ``axes`` run parallel to it. A range ("8-9 mm", qualifier RANGE) has its two ends, both of one axis: compare with
+    :attr:`lengths_mm`, which makes one length of them.
     """
 
     values_mm: tuple[float, ...]
@@ -125,6 +138,17 @@ class Size:
             raise ValueError(f"values_mm must be positive and finite, got {self.values_mm}")
         if not all(isfinite(rounding) and rounding >= 0 for rounding in self.roundings_mm):
             raise ValueError(f"roundings_mm must be finite and not negative, got {self.roundings_mm}")
+
+    @property
+    def lengths_mm(self) -> tuple[tuple[float, float], ...]:
+        """What a ruler should find, longest first: (length, half width of its interval) per axis.
+
+        A range is its midpoint, with half its width added to the rounding: "8-9 mm" is 8.5 +- 1.
+        """
+        if self.qualifier is not Qualifier.RANGE or len(self.values_mm) != 2:
+            return tuple(zip(self.values_mm, self.roundings_mm, strict=True))
+        high, low = self.values_mm
+        return (((high + low) / 2, self.rounding_mm + (high - low) / 2),)
 
     @property
     def rounding_mm(self) -> float:
@@ -162,7 +186,9 @@ class Mention:
 class Finding:
     """What the report says once or several times about one thing.
 
-    ``mentions[0]`` is the mention that carries the size (else the first), and the phrase that is published.
+    ``mentions[0]`` is the mention that carries the size (else the first), and the phrase that is published. A phrase
+    names its thing: where the size stands with a mere "it", the phrase begins at the noun in the sentence before (and
+    the mention's sentence is both), or the noun's mention leads and the size's follows.
     ``observation`` and ``anatomy`` are normalised terms (lower case); ``extractor`` is ``name@version``.
     """
 

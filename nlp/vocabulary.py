@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
@@ -41,10 +41,39 @@ def load_terms(name: TermList) -> MappingProxyType[str, Term]:
     return MappingProxyType(terms)
 
 
+@lru_cache(maxsize=4096)
+def canonical(name: TermList, written: str) -> str:
+    """The name under which a list knows a term; the term itself, lower case, where it does not."""
+    spelling = " ".join(written.lower().split())
+    term = load_terms(name).get(spelling)
+    return spelling if term is None else term.canonical
+
+
+def observation_name(written: str, places: Sequence[str]) -> str:
+    """The name of an observation; a describing word alone ("enlarged") is named after the thing it is said of."""
+    name = canonical("observations", written)
+    if name not in load_terms("modifiers"):
+        return name
+    things = (canonical("observations", place) for place in places)
+    return next((thing for thing in things if thing in load_terms("observations")), name)
+
+
 def alternation(spellings: Iterable[str]) -> str:
-    """A regular expression, without a group name, that matches any spelling: the longest first, spaces as hyphens."""
-    ordered = sorted(set(spellings), key=lambda spelling: (-len(spelling), spelling))
-    return "(?:" + "|".join(re.sub(r"\\? |\\-", r"[\\s-]+", re.escape(spelling)) for spelling in ordered) + ")"
+    """A regular expression, without a group name, that matches any spelling: the longest first, spaces as hyphens.
+
+    The spellings are folded where they begin alike, so that a long list costs little more than a short one.
+    """
+    tree = _Tree()
+    for spelling in spellings:
+        branch = tree
+        for letter in spelling.replace("-", " "):
+            branch = branch.setdefault(letter, _Tree())
+        branch[""] = _Tree()
+    return _folded(tree)
+
+
+class _Tree(dict[str, "_Tree"]):
+    """Spellings letter by letter; an empty key where one ends."""
 
 
 def _forms(spelling: str) -> set[str]:
@@ -62,3 +91,15 @@ def _plural(spelling: str) -> str:
     if spelling.endswith("y") and spelling[-2] not in "aeiou":
         return spelling[:-1] + "ies"
     return spelling + "s"
+
+
+def _folded(tree: _Tree) -> str:
+    branches = [
+        (r"[\s-]+" if letter == " " else re.escape(letter)) + _folded(tree[letter])
+        for letter in sorted(filter(None, tree))
+    ]
+    if not branches:
+        return ""
+    if len(branches) == 1 and "" not in tree:
+        return branches[0]
+    return f"(?:{'|'.join(branches)})" + ("?" if "" in tree else "")

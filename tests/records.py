@@ -136,7 +136,7 @@ def phrase(finding_id: str, report_id: str, text: str = PHRASE) -> PhraseRecord:
             MeasurementRecord("LESION", "LONG", 17.0, 0.5, "1.7 x 1.2 cm", 56, 68, 17.0, 1.0),
             MeasurementRecord("LESION", None, 12.0, 0.5, "1.7 x 1.2 cm", 56, 68, None, None),
         ),
-        link=LinkRecord("LINKED", 0.995, (("size", 4.5), ("side", 0.75))),
+        link=LinkRecord("LINKED", 0.995, (("size", 4.5), ("side", 0.75)), "the size fits (+4.5), the side fits (+0.8)"),
     )
 
 

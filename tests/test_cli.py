@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dicom import ct_series, gsps, line, on, write
 from records import finding, volume
 
 from cohort_builder.cli import main
 from exports import write_dataset
 
-VERBS = ["demo", "build", "show", "audit"]
+VERBS = ["demo", "inspect", "build", "show", "audit", "fit-links"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,9 @@ def test_no_verb_prints_the_help_and_is_a_bad_argument(capsys: pytest.CaptureFix
         ["nonsense"],
         ["build"],
         ["build", "r.csv", "pacs"],
+        ["inspect"],
+        ["inspect", "pacs", "--workers", "0"],
+        ["fit-links"],
         ["demo", "--patients", "0"],
         ["demo", "--patients", "x"],
         ["demo", "--seed", "-1"],
@@ -105,6 +110,50 @@ def test_a_foreign_folder_is_never_built_in(tmp_path: Path, capsys: pytest.Captu
     assert build(tmp_path, tmp_path / "r.csv", tmp_path) == 2
     assert "other things in it" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.docx"]
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    ct = ct_series(4)
+    write([*ct, gsps([on(ct[1], line((10.0, 30.0), (30.0, 30.0)))])], tmp_path / "pacs")
+    return tmp_path / "pacs"
+
+
+def test_inspect_prints_counts_and_writes_them_for_machines(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports, found = tmp_path / "reports.csv", tmp_path / "found.json"
+    reports.write_text("report_id,text,accession_number\n1,FINDINGS: A 14 mm nodule (series 2 image 2).,ACC0001\n")
+    assert main(["inspect", str(export), str(reports), "--json", str(found), "-q"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Inspection\n")
+    values = json.loads(found.read_text())
+    assert (values["findings"]["linkable"], values["lesions"]["drawn"], values["coverage"]) == (1, 1, 1.0)
+    assert main(["inspect", str(export), "-q"]) == 0
+    assert "Coverage" not in capsys.readouterr().out
+
+
+def test_inspect_of_nothing_exits_1_and_of_wrong_arguments_2(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tmp_path / "nowhere"), "-q"]) == 1
+    assert main(["inspect", str(export), str(tmp_path / "none.csv"), "-q"]) == 1
+    assert main(["inspect", str(export), "-q", "--json", str(tmp_path / "no" / "such.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    config = tmp_path / "cohort.toml"
+    config.write_text("nonsense = 1\n")
+    assert main(["inspect", str(export), "-q", "--config", str(config)]) == 2
+
+
+def test_fit_links_without_reviews_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "link.toml"
+    assert main(["fit-links", str(tmp_path), "-o", str(out)]) == 2
+    assert "private/review.csv" in capsys.readouterr().err
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "review.csv").write_text("review_id,verdict,patient,report,finding_id,lesion_id\n")
+    assert main(["fit-links", str(tmp_path), "-o", str(out)]) == 2
+    assert "0 verdicts" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_installed_command_runs() -> None:

@@ -176,6 +176,7 @@ def test_a_lesion_nobody_mentioned_has_null_phrase_columns(loaded: dict[str, Any
     assert all(row["link"] is None and row["measurements"] is None for row in unsaid)
     assert said[0]["phrase"] == PHRASE
     assert said[0]["link"]["evidence"] == [{"term": "size", "log_odds": 4.5}, {"term": "side", "log_odds": 0.75}]
+    assert said[0]["link"]["summary"] == "the size fits (+4.5), the side fits (+0.8)"
     assert [m["value_mm"] for m in said[0]["measurements"]] == [17.0, 12.0]
 
 

@@ -30,6 +30,16 @@ LAYOUTS = {
     "markdown": ("**Findings:** Clear.\n**Impression:** Normal.", [("findings", "Clear."), ("impression", "Normal.")]),
     "a word that is no heading": ("The findings suggest infection.\nReport to follow.", [("body", "The findings suggest infection.\nReport to follow.")]),
     "an empty section": ("FINDINGS:\n\nIMPRESSION: Normal.", [("impression", "Normal.")]),
+    "capitals with a dash": (
+        "FINDINGS - Clear.\nIMPRESSION -- Normal.",
+        [("findings", "Clear."), ("impression", "Normal.")],
+    ),
+    "underlined": ("Findings\n--------\nClear.\nFinal impression:\nNormal.", [("findings", "--------\nClear."), ("impression", "Normal.")]),
+    "a number behind the heading": ("IMPRESSION 1. Nodule.", [("impression", "1. Nodule.")]),
+    "two in one": ("FINDINGS AND IMPRESSION: Clear.\nImpression/Recommendation: None.", [("findings", "Clear."), ("impression", "None.")]),
+    "requests": ("Request:\nStaging.\nClinical question: Nodules?\nReport:\nClear.", [("indication", "Staging."), ("indication", "Nodules?"), ("findings", "Clear.")]),
+    "the end": ("Conclusion: Normal.\nAuthorization date: [DATE]", [("impression", "Normal."), ("signature", "[DATE]")]),
+    "organs are no sections": ("LUNGS: Clear.\nLIVER: Normal.", [("body", "LUNGS: Clear.\nLIVER: Normal.")]),
     "nothing": (" \n", []),
 }  # fmt: skip
 
@@ -42,6 +52,9 @@ SENTENCES = {
     "tags": "Compared to CT of [DATE].|[NAME] saw it on [DATE].|[ID] is opaque.",
     "question marks": "Nodule (metastasis?) in the lung.|Cyst?|Normal spleen.",
     "capitals": "NODULE RUL 1.2 CM.|NO EFFUSION.|LIVER NORMAL.",
+    "numbers of stations": "Node at No. 4.|Node of 4 mm, No. 7 station.",
+    "a leading question mark": "Nodule (? Metastasis) in the lung.|? Abscess.",
+    "dots without end": "See above...|Nodule of 4 mm.",
     "semicolons": "When seen in the lung window;|A 4 mm nodule.",
 }
 
@@ -74,6 +87,15 @@ def test_sentences(case: str) -> None:
             ["There is a 12 mm spiculated nodule in the\nright upper lobe (series 3,\nimage 41)."],
         ),
         ("Nodule in the lung\n\nNo effusion", ["Nodule in the lung", "No effusion"]),
+        (
+            "Lesion | Site | Size\n-------|------|-----\nnodule | RUL | 1.2 cm\nnode | hilum | 9 mm",
+            ["Lesion | Site | Size", "nodule | RUL | 1.2 cm", "node | hilum | 9 mm"],
+        ),
+        ("nodule\tRUL\t12.5 mm\ncyst\tliver\t9 mm", ["nodule\tRUL\t12.5 mm", "cyst\tliver\t9 mm"]),
+        ("nodule     RUL     12 mm\ncyst       liver   9 mm", ["nodule     RUL     12 mm", "cyst       liver   9 mm"]),
+        ("IMPRESSION: #1 Nodule. #2 12 mm cyst.", ["Nodule.", "12 mm cyst."]),
+        ("a) Nodule of 4 mm\nb) Cyst\n(c) Normal\nii. Effusion", ["Nodule of 4 mm", "Cyst", "Normal", "Effusion"]),
+        ("1. NODULE RUL 1.2 CM. STABLE.\n2. NO EFFUSION.", ["NODULE RUL 1.2 CM.", "STABLE.", "NO EFFUSION."]),
     ],
 )
 def test_lines_and_lists(text: str, wanted: list[str]) -> None:

@@ -539,6 +539,13 @@ def test_report_is_scrubbed_with_its_own_row() -> None:
     assert report.text[slice(*offsets.to_original((3, 9)))] == "Okonkwo"
 
 
+@pytest.mark.parametrize("key", ["77-8812", "778812", "778812^RIS", "DiagnosticReport/778812", "RIS|778812"])
+def test_what_versions_share_may_be_an_order_number(key: str) -> None:
+    scrubbed, _ = scrub_report(Report("r1", "Order 778812 / 77-8812: 12 mm", version_key=key))
+    assert not any(number in scrubbed.text for number in ("778812", "77-8812"))
+    assert "12 mm" in scrubbed.text
+
+
 def test_scrubbing_fails_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(text: str) -> None:
         raise RuntimeError(text)

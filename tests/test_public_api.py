@@ -12,9 +12,9 @@ import cohort_builder
 
 DESIGN = {
     "build_cohort", "open_cohort", "Cohort", "BuildConfig", "LinkConfig", "index_export", "Index", "read_annotations",
-    "locate", "group_lesions", "link", "load_volume", "Annotation", "LocatedAnnotation", "Lesion", "Link", "Decision",
+    "locate", "group_lesions", "link", "inspect_export", "Inspection", "load_volume", "Annotation", "LocatedAnnotation", "Lesion", "Link", "Decision",
     "Skip", "CohortError", "ConfigError", "PacsError", "TooManySkips", "SetupError",
-    "Report", "Extractor", "Segmenter",
+    "Report", "Extractor", "Segmenter", "AnatomyLocator",
 }  # fmt: skip
 
 

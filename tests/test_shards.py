@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort_builder import BuildConfig, ConfigError, LinkConfig, build_cohort
+from cohort_builder import BuildConfig, ConfigError, LinkConfig, build_cohort, open_cohort
 from cohort_builder.privacy import Pseudonyms
 from cohort_builder.shards import ShardDirectory, ShardPlan, clean, is_done, plan_shards, read_lines
 from nlp import RulesExtractor
@@ -71,7 +73,7 @@ def test_a_shard_is_done_only_when_committed_whole(tmp_path: Path) -> None:
     assert not is_done(tmp_path, one)
     directory.commit({"skips": 2})
     assert is_done(tmp_path, one)
-    assert read_lines(tmp_path, [one], "skips.jsonl") == [{"reason": "a"}, {"reason": "b"}]
+    assert list(read_lines(tmp_path, [one], "skips.jsonl")) == [{"reason": "a"}, {"reason": "b"}]
 
 
 def test_a_shard_of_another_configuration_is_not_done_and_is_replaced(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_a_shard_of_another_configuration_is_not_done_and_is_replaced(tmp_path: 
         directory.commit({})
     assert not is_done(tmp_path, old)
     assert is_done(tmp_path, new)
-    assert read_lines(tmp_path, [new], "links.jsonl") == [{"fingerprint": new.fingerprint}]
+    assert list(read_lines(tmp_path, [new], "links.jsonl")) == [{"fingerprint": new.fingerprint}]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "{}"])
@@ -165,7 +167,14 @@ def _another_name(site: Site, _: pytest.MonkeyPatch) -> None:
     dicom.write([image], site.root / "pacs" / "other")
 
 
-@pytest.mark.parametrize("change", [_redraw, _reword, _another_name])
+def _correct(site: Site, _: pytest.MonkeyPatch) -> None:
+    """A later version of a report: the earlier one counts no more."""
+    old = site.reports[1]
+    site.reports[1] = replace(old, version_key="v1", status="preliminary")
+    site.reports.append(replace(old, report_id="r1#2", version_key="v1", text=old.text.replace("12 mm", "15 mm")))
+
+
+@pytest.mark.parametrize("change", [_redraw, _reword, _another_name, _correct])
 def test_a_change_in_one_patient_builds_its_shard_alone(
     site: Site, monkeypatch: pytest.MonkeyPatch, change: Callable[[Site, pytest.MonkeyPatch], None]
 ) -> None:
@@ -173,6 +182,40 @@ def test_a_change_in_one_patient_builds_its_shard_alone(
     change(site, monkeypatch)
     assert len(site.build()) == 1
     assert site.build() == set()
+
+
+def test_what_does_not_count_builds_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another order of the table, a report of another hospital, an older version, one that was taken back."""
+    site.build()
+    first = replace(site.reports[0], version_key="v0")
+    monkeypatch.setattr(site, "reports", [first, *site.reports[1:]])
+    assert len(site.build()) == 1
+    private = site.root / "out" / "private"
+    scopes = sorted((private / "scopes.jsonl").read_text().splitlines())
+    before = Counter(row["reason"] for row in open_cohort(site.root / "out").skipped)
+    more = [
+        replace(first, report_id="old", status="preliminary", text="FINDINGS: A 13 mm nodule."),
+        replace(first, report_id="not here", accession_numbers=("ELSEWHERE",), version_key=None),
+        replace(first, report_id="dutch", language="nl", version_key=None),
+        replace(first, report_id="gone", status="entered-in-error", version_key="another"),
+    ]
+    monkeypatch.setattr(site, "reports", [*reversed(site.reports), *more])
+    assert site.build() == set()
+    cohort = open_cohort(site.root / "out")
+    reasons = Counter(row["reason"] for row in cohort.skipped)
+    new = ("superseded_report", "study_not_in_export", "language_not_supported", "withdrawn_report")
+    assert reasons - before == Counter(new)
+    assert cohort.run["skips"] == reasons
+    assert cohort.run["counts"]["skips"] == len(cohort.skipped)
+    assert sorted((private / "scopes.jsonl").read_text().splitlines()) == scopes
+    assert {json.loads(line)["joined_by"] for line in scopes} == {"accession_number"}
+    assert not list(private.glob(".tmp-*"))
+
+
+def test_a_table_in_a_language_that_is_not_read_is_refused(site: Site) -> None:
+    dutch = [replace(report, language="nl") for report in site.reports]
+    with pytest.raises(ConfigError, match=r"not one of the \d+ reports .* does not read the language 'nl'"):
+        build_cohort(dutch, site.root / "pacs", out=site.root / "out3", progress=False, **site.arguments)
 
 
 def _link_config(site: Site, patch: pytest.MonkeyPatch) -> None:
