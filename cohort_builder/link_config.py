@@ -16,8 +16,9 @@ class LinkConfig:
     ----------
     linked_on_image, linked, linked_by_size, strong
         A pair is LINKED from a posterior probability of ``linked_on_image`` on where the lesion is drawn on an image
-        that the finding names; of ``linked_by_size`` where only sizes speak for it; of ``linked`` where side, organ,
-        level and label together give log odds of ``strong``; and of something between where they give less. Of sizes
+        that the finding names; of ``linked_by_size`` where only sizes, or sizes and a side, speak for it; of ``linked``
+        where side, organ, level and label together give log odds of ``strong``; and of something between where they
+        give less. Of sizes
         alone one has to be surer, because how far they lie from the lines is not known. The defaults keep a precision
         of 0.99 in every kind of report that was simulated (docs/linking.md has the table).
     linked_together, least_linked, certain

@@ -44,6 +44,18 @@ _PLURAL = re.compile(r"(?:[^siu]s|sses|[fglc]i|ae)$", re.IGNORECASE)
 _AND_ONE = re.compile(r"\band\s+(?:an?|another|one|the\s+other)\b", re.IGNORECASE)
 _LARGEST_OF = re.compile(r"\b(?:larger|largest|biggest|greatest|dominant)\b", re.IGNORECASE)
 _MEASURES = re.compile(r"\s+(?:measures?|measured|is|was)(?:\s+(?:approximately|about|up\s+to|at))?\s+$", re.IGNORECASE)
+_PART_BEHIND = re.compile(
+    r"\s+(?:thick\s+)?(?:(?:inner|central|internal|solid|cystic|necrotic|enhancing|calcified|fatty|"
+    r"soft[\s-]tissue|ground[\s-]glass)\s+){0,2}"
+    r"(?:component|portion|(?<=solid )part)\b|\s+(?:thick\s+)?(?:wall|rim)\b(?!-|\s+(?:thick|enhanc))",
+    re.IGNORECASE,
+)
+_PART_AHEAD = re.compile(
+    r"\b(?:component|portion|(?<=solid )part|(?:wall|rim)\s+thickness)\s*"
+    r"(?:[:(]|\b(?:of|is|was|measures|measured|measuring)\b)?"
+    r"\s*(?:(?:up\s+to|about|approximately)\s+)?$",
+    re.IGNORECASE,
+)
 _VERB_LENGTH = 40  # characters before a length that can hold its verb
 _SUBJECT = re.compile(r"(?:^|[;:,.]|\band\b)\s*(?:the\s+)?$", re.IGNORECASE)
 _NEXT_PLACE = re.compile(r"[^\w,;]*(?:[,;]|\band\b|&)\s*(?:[^\W\d]+\s+){0,3}", re.IGNORECASE)
@@ -91,7 +103,7 @@ def assign(
     measured = [index for index in _around(graph, sentence) if graph.entities[index].label.is_measurement]
     in_order = _in_order(text, graph, heads, lengths, sentence)
     for size in lengths:
-        if _is_of_place(text, graph, size, sentence):
+        if _is_of_place(text, graph, size, sentence) or _is_of_part(text, size, sentence):
             continue
         head = _measured_head(graph, heads, measured, size)
         if head is None and in_order is not None:
@@ -174,6 +186,12 @@ def _is_of_place(text: str, graph: Graph, size: Size, sentence: Span) -> bool:
         if entity.label.is_anatomy and entity.span[1] == verb.start():
             return _SUBJECT.search(text[sentence[0] : entity.span[0]]) is not None
     return False
+
+
+def _is_of_part(text: str, size: Size, sentence: Span) -> bool:
+    """Whether a length is that of a part of the lesion: "with a 4 mm solid component"."""
+    before = text[max(sentence[0], size.span[0] - _VERB_LENGTH) : size.span[0]]
+    return bool(_PART_BEHIND.match(text, size.span[1], sentence[1]) or _PART_AHEAD.search(before))
 
 
 def _around(graph: Graph, sentence: Span) -> range:

@@ -25,6 +25,8 @@ class Days:
     ) -> list[Temporality]:
         """Return the day of each length of a sentence; see :meth:`nlp.context.Reader.read`."""
         times = self._times(shadow, items, places, section)
+        if not any(place.in_brackets for place in places):
+            return times
         marked = [self._stands_alone_in_brackets(place) for place in places]
         if any(marked) and (self._says("values_in_brackets", report) or _has_prior_in_brackets(places, times)):
             times = [Temporality.PRIOR if mark else time for mark, time in zip(marked, times, strict=True)]
@@ -49,9 +51,11 @@ class Days:
         return times
 
     def _shares_day(self, gap: str, item: Item, place: Place) -> bool:
-        """Whether only list words, or in brackets also places, stand between a length and the one before it."""
+        """Whether a length is of the day of the one before it, for the words between them: a list, or "and it was"."""
         if item.temporality is not None or self._says("current_right", place.right):
             return False
+        if self._says("goes_on", gap):
+            return not self._says("other_day", gap) and not self._says("today", gap)
         return self._says("shares_day_in_brackets" if place.in_brackets else "shares_day", gap)
 
     def _stands_alone_in_brackets(self, place: Place) -> bool:

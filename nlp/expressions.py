@@ -175,11 +175,13 @@ def _resolve_unit(masked: str, item: Item, following: Item | None, words: Lexico
         return item if product else None
     gap = masked[item.span[1] : following.span[0]]
     unit = following.factors[0].mm_per_unit
-    if words.prior_gap.fullmatch(gap) or words.arrow_gap.fullmatch(gap):
+    if words.arrow_gap.fullmatch(gap):
         return _with_unit(item, unit, item.span)
     left = _left(masked, item.span[0], 40)
     if words.names_number.search(left):
         return None
+    if words.prior_gap.fullmatch(gap):
+        return _with_unit(item, unit, item.span)
     single = len(following.factors) == 1 or following.is_range
     if (words.range_gap.fullmatch(gap) or words.growth_gap.fullmatch(gap)) and single and not product:
         return _with_unit(item, unit, item.span)

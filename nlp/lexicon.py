@@ -50,6 +50,7 @@ _AT_VERTEBRA = re.compile(
 )
 # Words for a part of the lung that other organs have too: "the base of the bladder", "the neck of the hernia".
 _PARTS = frozenset(["apex", "apices", "base", "bases", "dome", "hila", "hilum", "hilus", "isthmus", "neck"])
+_PART_NAMES = frozenset(["hilum", "isthmus", "liver dome", "lung apex", "lung base", "neck"])
 _OF = re.compile(r"\s+of\s+(?:the\s+)?|\s*")
 _OWNERS = frozenset(["its", "their"])
 _CHEST = re.compile(r"lung|lobe|lingula|pleura|hilum|zone|bronch|mediastin|thorax|thyroid|carina|trachea")
@@ -94,7 +95,7 @@ def find_terms(text: str) -> list[Hit]:
 def _without_parts(text: str, hits: Sequence[Hit]) -> Iterator[Hit]:
     """The hits without "base", "neck" and the like where these are parts of something else than the list says."""
     for index, hit in enumerate(hits):
-        if hit.kind == ANATOMY and text[slice(*hit.span)].lower() in _PARTS:
+        if hit.term in _PART_NAMES and text[slice(*hit.span)].lower() in _PARTS:
             before = text[: hit.span[0]].rsplit(maxsplit=1)
             if before and before[-1].lower() in _OWNERS:  # "at its base"
                 continue

@@ -33,6 +33,7 @@ _MEASUREMENT = {
     Assertion.UNCERTAIN: Label.OBSERVATION_MEASUREMENT_UNCERTAIN,
     Assertion.ABSENT: Label.OBSERVATION_MEASUREMENT_ABSENT,
 }
+_LANGUAGE = "en"
 _SHORT = 12  # digits of a hash in a name
 
 
@@ -67,7 +68,7 @@ class RadGraphExtractor:
     """
 
     name = "radgraph"
-    languages = frozenset({"en"})
+    languages = frozenset({_LANGUAGE})
     neutral_options = frozenset({"archive", "encoder", "device", "batch_tokens", "download"})
     """Options that say where the model lies and how it is run, not what it answers."""
 
@@ -145,8 +146,9 @@ class RadGraphExtractor:
         return read_document(self.annotate(text), text)
 
     def _findings(self, report: Report, graph: Graph) -> list[Finding]:
-        references = find_image_references(report.text)
-        graph, sizes = reconcile(report.text, graph, sizes=find_sizes(report.text), references=references)
+        references = find_image_references(report.text, _LANGUAGE)
+        sizes = find_sizes(report.text, _LANGUAGE)
+        graph, sizes = reconcile(report.text, graph, sizes=sizes, references=references)
         return build_findings(
             report, graph, sizes=sizes, references=references, extractor=f"{self.name}@{self.version}"
         )

@@ -218,13 +218,17 @@ class SentenceFindings:
             keep = [*core, *(anchor.span for anchor in anchors[index])]
             phrase = grow(keep, [*noun, *where], foreign)
             keep += [span for span in noun if phrase[0] <= span[0] and span[1] <= phrase[1]]
+        side = side or laterality_of(terms)
+        if side is None and everywhere and not anchors[index]:  # "left effusion 30 mm, right 10 mm"
+            side = laterality_of([], [self._free_words(self._clause(phrase, head)[0], group.span[1])])
+            phrase = with_side(self._text, phrase, side, self._passage.sentence, foreign)
         apart = head not in self._passage.entities and not everywhere  # "they measure 5 and 7 mm"
         start = self._passage.sentence[0] if apart else phrase[0]
         return self._make(
             head,
             phrase=self._finished((start, phrase[1]), keep, foreign),
             terms=terms,
-            side=side or laterality_of(terms),
+            side=side,
             sizes=group.sizes,
             references=references,
             since=self._noun(phrase) if apart else None,

@@ -34,8 +34,9 @@ def find_sizes(text: str, language: str = "en") -> list[Size]:
     history or comparison section is PRIOR, one in a technique section TECHNIQUE.
 
     F1 on current lesion sizes is 1.00 on a private set of 40 machine-translated chest CT reports (99 such sizes, 9
-    prior ones), on which the rules were developed; a held-out figure would be lower. Not resolved: tables, and which
-    noun a value belongs to in "respectively".
+    prior ones), on which the rules were developed. On sentences made up in that style, one in five or six sizes prior,
+    it was 0.94 to 0.98 when they were new to the rules, with 71 to 91 % of the prior sizes recognised. Not resolved:
+    tables, a day named in another sentence, and which noun a value belongs to in "respectively".
 
     Parameters
     ----------
@@ -187,8 +188,11 @@ def _text_before(text: str, pieces: Sequence[Span], index: int) -> str:
 def _mask(text: str, piece: Span, references: Sequence[ImageReference], words: Lexicon) -> str:
     """The piece with a mark for every character of a date, a time or an image reference."""
     start, end = piece
+    dated = _DATE_HINT.search(text, start, end) is not None
+    if not references and not dated:
+        return text[start:end]
     masked = list(text[start:end])
-    for pattern in (words.date, CLOCK) if _DATE_HINT.search(text, start, end) else ():
+    for pattern in (words.date, CLOCK) if dated else ():
         for match in pattern.finditer(text, start, end):
             masked[match.start() - start : match.end() - start] = DATE_MARK * (match.end() - match.start())
     first = bisect_left(references, start, key=lambda reference: reference.span[1])

@@ -317,6 +317,8 @@ def test_each_size_goes_to_its_thing(text: str, wanted: list[tuple[object, ...]]
         ("The mass is not clearly seen.", "mass", "UNCERTAIN"),
         ("Hydronephrosis is possible.", "hydronephrosis", "UNCERTAIN"),
         ("A fracture is questionable at L3.", "fracture", "UNCERTAIN"),
+        ("Pneumonia and atelectasis were not differentiated.", "atelectasis", "UNCERTAIN"),
+        ("The cyst in the liver, 20 mm in the previous examination, has disappeared.", "cyst", "ABSENT"),
     ],
 )
 def test_assertions(text: str, observation: str, assertion: str) -> None:
@@ -359,6 +361,33 @@ def test_places_that_share_a_noun_are_named_in_full(text: str, places: list[str]
 )
 def test_where_a_finding_lies(text: str, anatomy: str | None) -> None:
     assert extract(text)[0].anatomy == anatomy
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("A cyst and a hemangioma in the liver.", {"cyst": "liver", "hemangioma": "liver"}),
+        ("A small hiatal hernia and a cyst in the liver.", {"hernia": None, "cyst": "liver"}),
+        ("Small hiatal hernia and diverticulosis of the colon.", {"hernia": None, "diverticulum": "colon"}),
+        ("There is a stone at its base.", {"stone": None}),
+        ("Mass at the base of the cecum.", {"mass": "cecum"}),
+        ("Scarring at the left base.", {"scar": "left lung base"}),
+        ("Effusion in the right costophrenic sinus.", {"pleural effusion": "right costophrenic angle"}),
+        ("Fracture of L2.", {"fracture": "l2 vertebra"}),
+        ("Hyperintensity in T2-weighted images.", {"hyperdensity": None}),
+        ("Stone in the distal ureter.", {"stone": "distal ureter"}),
+        ("Left lower lobectomy.", {"lobectomy": None}),
+    ],
+)
+def test_which_things_lie_there(text: str, places: dict[str, str | None]) -> None:
+    assert {finding.observation: finding.anatomy for finding in extract(text)} == places
+
+
+def test_a_table_without_full_stops_is_read_in_pieces() -> None:
+    rows = ", ".join(f"{size} mm nodule in the right upper lobe" for size in range(3, 203))
+    found = extract(rows)
+    assert sorted(size.values_mm for finding in found for size in finding.sizes) == [(size,) for size in range(3, 203)]
+    assert {finding.laterality for finding in found} == {Laterality.RIGHT}
 
 
 def test_it_reads_english_only_and_says_so() -> None:

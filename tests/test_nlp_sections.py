@@ -102,6 +102,18 @@ def test_lines_and_lists(text: str, wanted: list[str]) -> None:
     assert [text[start:end] for start, end in split_sentences(text)] == wanted
 
 
+@pytest.mark.parametrize(
+    ("piece", "end"),
+    [("7 mm nodule in the lingula, ", "lingula,"), ("1,2 cm cyst in liver\n", "liver"), ("mass cyst ", "mass")],
+)
+def test_what_never_ends_is_cut_where_it_hurts_least(piece: str, end: str) -> None:
+    text = (piece * 400).strip()
+    pieces = [text[start:stop] for start, stop in split_sentences(text)]
+    assert max(map(len, pieces)) <= 1000
+    assert " ".join(pieces).split() == text.split()
+    assert all(one.endswith(end) or end == "mass" for one in pieces[:-1])
+
+
 _WORDS = st.sampled_from(
     [
         "FINDINGS:",

@@ -368,6 +368,22 @@ def test_image_references_index_the_text_as_it_came() -> None:
     assert text[slice(*reference.span)] == "series\u00a0\uff14, image\u200b 87"
 
 
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [
+        ("A 5 mm nodule (4/87 and 4/91).", [(4, 87, 87), (4, 91, 91)]),
+        ("Nodules of 5 and 6 mm [3:120, 3:87; 5:12].", [(3, 120, 120), (3, 87, 87), (5, 12, 12)]),
+        ("The cysts (4/85-87, and 4/91) are stable.", [(4, 85, 87), (4, 91, 91)]),
+        ("On the CTs (12/05 and 14/06) it was stable.", []),
+        ("Nodule of 5 mm (4/87 and the next).", []),
+    ],
+)
+def test_a_list_of_images_in_brackets(text: str, images: list[tuple[int, int, int]]) -> None:
+    found = find_image_references(text)
+    assert [(one.series_number, one.image_first, one.image_last) for one in found] == images
+    assert all(text[one.span[0]] in "([" and text[one.span[1] - 1] in ")]" for one in found)
+
+
 def test_a_range_is_one_length() -> None:
     (size,) = find_sizes("Nodule of 8-9 mm")
     assert (size.values_mm, size.lengths_mm) == ((9.0, 8.0), ((8.5, 1.0),))
