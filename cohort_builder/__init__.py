@@ -13,24 +13,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cohort_builder.anatomy import AnatomyLocator
+    from cohort_builder.anatomy.locators import AnatomyLocator
     from cohort_builder.build import build_cohort
     from cohort_builder.cohort import Cohort, open_cohort
     from cohort_builder.config import BuildConfig
-    from cohort_builder.ct import load_volume
+    from cohort_builder.ct.series import load_volume
     from cohort_builder.errors import CohortError, ConfigError, PacsError, SetupError, TooManySkips
-    from cohort_builder.gsps import read_annotations
+    from cohort_builder.gsps.reader import read_annotations
     from cohort_builder.inspect import Inspection, inspect_export
-    from cohort_builder.lesions import group_lesions, locate
-    from cohort_builder.linking import LinkConfig, link
-    from cohort_builder.pacs import Index, index_export
+    from cohort_builder.lesions.locating import group_lesions, locate
+    from cohort_builder.linking.assignment import LinkConfig, link
+    from cohort_builder.pacs.index import Index, index_export
     from cohort_builder.types import Annotation, Decision, Lesion, Link, LocatedAnnotation, Skip
     from nlp.findings import Extractor
     from nlp.types import Report
     from segmentation.types import Segmenter
 
 _HOMES = {
-    "AnatomyLocator": "cohort_builder.anatomy",
+    "AnatomyLocator": "cohort_builder.anatomy.locators",
     "Annotation": "cohort_builder.types",
     "BuildConfig": "cohort_builder.config",
     "Cohort": "cohort_builder.cohort",
@@ -38,11 +38,11 @@ _HOMES = {
     "ConfigError": "cohort_builder.errors",
     "Decision": "cohort_builder.types",
     "Extractor": "nlp.findings",
-    "Index": "cohort_builder.pacs",
+    "Index": "cohort_builder.pacs.index",
     "Inspection": "cohort_builder.inspect",
     "Lesion": "cohort_builder.types",
     "Link": "cohort_builder.types",
-    "LinkConfig": "cohort_builder.linking",
+    "LinkConfig": "cohort_builder.linking.assignment",
     "LocatedAnnotation": "cohort_builder.types",
     "PacsError": "cohort_builder.errors",
     "Report": "nlp.types",
@@ -51,14 +51,14 @@ _HOMES = {
     "Skip": "cohort_builder.types",
     "TooManySkips": "cohort_builder.errors",
     "build_cohort": "cohort_builder.build",
-    "group_lesions": "cohort_builder.lesions",
-    "index_export": "cohort_builder.pacs",
+    "group_lesions": "cohort_builder.lesions.locating",
+    "index_export": "cohort_builder.pacs.index",
     "inspect_export": "cohort_builder.inspect",
-    "link": "cohort_builder.linking",
-    "load_volume": "cohort_builder.ct",
-    "locate": "cohort_builder.lesions",
+    "link": "cohort_builder.linking.assignment",
+    "load_volume": "cohort_builder.ct.series",
+    "locate": "cohort_builder.lesions.locating",
     "open_cohort": "cohort_builder.cohort",
-    "read_annotations": "cohort_builder.gsps",
+    "read_annotations": "cohort_builder.gsps.reader",
 }
 
 __all__ = [

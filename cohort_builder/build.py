@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 from cohort_builder.bookkeeping import stamp, versions, write_atomically, write_lines
 from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
+from cohort_builder.ct.pixels import installed_decoders
 from cohort_builder.engines import Engines, release
 from cohort_builder.errors import CohortError, ConfigError, TooManySkips
 from cohort_builder.executors import load_executor
-from cohort_builder.pacs import index_export
-from cohort_builder.pixels import installed_decoders
-from cohort_builder.privacy import Key, Pseudonyms, load_key
+from cohort_builder.pacs.index import index_export
+from cohort_builder.privacy.pseudonyms import Key, Pseudonyms, load_key
 from cohort_builder.progress import LesionCount, Progress
-from cohort_builder.report_store import ReportStore
-from cohort_builder.review import Verdict, offer_reviews, read_verdicts
+from cohort_builder.review.judging import Verdict, offer_reviews, read_verdicts
 from cohort_builder.run_skips import RunSkips
-from cohort_builder.scope import require_a_join, studies_without_report
+from cohort_builder.scope.joining import require_a_join, studies_without_report
+from cohort_builder.scope.store import ReportStore
 from cohort_builder.shards import ShardPlan, clean, counts_of, plan_shards, read_lines, remaining, signature
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard
@@ -44,8 +44,8 @@ from nlp.types import Report, ReportError
 from segmentation.believability import table_digest
 
 if TYPE_CHECKING:
-    from cohort_builder.anatomy import AnatomyLocator
-    from cohort_builder.pacs import Index
+    from cohort_builder.anatomy.locators import AnatomyLocator
+    from cohort_builder.pacs.index import Index
     from nlp.findings import Extractor
     from segmentation.types import Segmenter
 

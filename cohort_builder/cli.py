@@ -340,7 +340,7 @@ def _add_fit_links(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _fit_links(options: argparse.Namespace) -> int:
     from cohort_builder.config import BuildConfig
-    from cohort_builder.refit import refit_links, write_toml
+    from cohort_builder.linking.refit import refit_links, write_toml
 
     start = None if options.config is None else BuildConfig.from_toml(options.config).link
     refit = refit_links(options.cohorts, start)

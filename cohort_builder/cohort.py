@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
-    from cohort_builder.audit import Leak
+    from cohort_builder.audit.search import Leak
 
 
 def open_cohort(out: str | Path) -> Cohort:
@@ -143,8 +143,8 @@ class Cohort:
             If the cohort's private folder is not there.
 
         """
-        from cohort_builder.audit import find_leaks
-        from cohort_builder.pacs import open_index
+        from cohort_builder.audit.search import find_leaks
+        from cohort_builder.pacs.index import open_index
 
         private = self.path / "private"
         if not (private / "crosswalk.jsonl").is_file():

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from cohort_builder.anatomy import AnatomyLocator, load_locator
+from cohort_builder.anatomy.locators import AnatomyLocator, load_locator
+from cohort_builder.anatomy.organs import table_revision
 from cohort_builder.bookkeeping import identity
 from cohort_builder.errors import CohortError, ConfigError, SetupError
-from cohort_builder.organs import table_revision
 from nlp import EXTRACTORS, ExtractorError, load_extractor
 from segmentation import load_segmenter
 from segmentation.types import EngineError, Mask, SegmentationFailure, SegmentationJob, Segmenter

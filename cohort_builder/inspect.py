@@ -19,20 +19,20 @@ from cohort_builder.config import BuildConfig
 from cohort_builder.engines import Engines
 from cohort_builder.errors import CohortError, ConfigError
 from cohort_builder.executors import load_executor
-from cohort_builder.linking import LinkConfig, link
-from cohort_builder.pacs import index_export, open_index
+from cohort_builder.linking.assignment import LinkConfig, link
+from cohort_builder.pacs.index import index_export, open_index
 from cohort_builder.patient import PatientCase, ReadReport, given_out, lesions_in_scope, read_patient
-from cohort_builder.privacy import KEY_BYTES, Pseudonyms
+from cohort_builder.privacy.pseudonyms import KEY_BYTES, Pseudonyms
 from cohort_builder.progress import News, Progress, Tell
-from cohort_builder.report_store import ReportStore
-from cohort_builder.scope import studies_without_report
+from cohort_builder.scope.joining import studies_without_report
+from cohort_builder.scope.store import ReportStore
 from cohort_builder.types import Decision, Lesion, Link, Skip
 from nlp import EXTRACTORS
 from nlp.types import Assertion, Finding, ImageReference, ReportError, SizeKind, Temporality
 from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
-    from cohort_builder.pacs import Index
+    from cohort_builder.pacs.index import Index
     from nlp.findings import Extractor
 
 _PATIENTS_A_TASK = 20

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cohort_builder.ct import Stack, split_series
+from cohort_builder.ct.series import Stack, split_series
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Skip
 from segmentation.geometry import image_to_index
 from segmentation.types import Arrow, Bidimensional, Line, Point, Prompt, SegmentationJob, Volume
 
 if TYPE_CHECKING:
-    from cohort_builder.pacs import Index
+    from cohort_builder.pacs.index import Index
 
 
 @dataclass(frozen=True, slots=True)

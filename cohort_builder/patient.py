@@ -9,21 +9,21 @@ from datetime import datetime, time, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cohort_builder.anatomy.placing import place_strokes
 from cohort_builder.errors import CohortError
-from cohort_builder.gsps import deduplicate, read_annotations
-from cohort_builder.languages import language_code
-from cohort_builder.lesions import group_lesions, locate
-from cohort_builder.linking import LinkConfig, link, withhold_contradictions
-from cohort_builder.placing import place_strokes
-from cohort_builder.scrub import ScrubError, scrub_report
+from cohort_builder.gsps.reader import deduplicate, read_annotations
+from cohort_builder.lesions.locating import group_lesions, locate
+from cohort_builder.linking.assignment import LinkConfig, link, withhold_contradictions
+from cohort_builder.privacy.scrub import ScrubError, scrub_report
+from cohort_builder.scope.languages import language_code
 from cohort_builder.types import Annotation, Lesion, Link, LocatedAnnotation, Reading, Skip
 from nlp.types import Finding, Report, ReportError
 
 if TYPE_CHECKING:
-    from cohort_builder.anatomy import AnatomyLocator
-    from cohort_builder.pacs import Index
-    from cohort_builder.scope import Scope
-    from cohort_builder.scrub import OffsetMap
+    from cohort_builder.anatomy.locators import AnatomyLocator
+    from cohort_builder.pacs.index import Index
+    from cohort_builder.privacy.scrub import OffsetMap
+    from cohort_builder.scope.joining import Scope
     from nlp.findings import Extractor
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cohort_builder.evidence import explain
+from cohort_builder.linking.evidence import explain
 from cohort_builder.types import Link, Skip
 
 if TYPE_CHECKING:
     from cohort_builder.patient import PatientCase, ReadReport
-    from cohort_builder.privacy import Pseudonyms
+    from cohort_builder.privacy.pseudonyms import Pseudonyms
 
 
 def private_skip(skip: Skip, pseudonyms: Pseudonyms) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cohort_builder.evidence import explain
-from cohort_builder.languages import language_code
-from cohort_builder.lesions import disagreement_mm
-from cohort_builder.scrub import scrub_text
-from cohort_builder.scrub_names import is_ordinary, names_nobody
+from cohort_builder.lesions.locating import disagreement_mm
+from cohort_builder.linking.evidence import explain
+from cohort_builder.privacy.scrub import scrub_text
+from cohort_builder.privacy.scrub_names import is_ordinary, names_nobody
+from cohort_builder.scope.languages import language_code
 from cohort_builder.types import Decision, Link, LocatedAnnotation
 from exports.roi import choose_roi
 from exports.types import (
@@ -40,10 +40,10 @@ from segmentation.types import Mask, Volume
 
 if TYPE_CHECKING:
     from cohort_builder.config import BuildConfig
-    from cohort_builder.ct import Stack
+    from cohort_builder.ct.series import Stack
     from cohort_builder.jobs import Target
     from cohort_builder.patient import ReadReport
-    from cohort_builder.privacy import Pseudonyms
+    from cohort_builder.privacy.pseudonyms import Pseudonyms
     from segmentation.checks import Quality
 
 

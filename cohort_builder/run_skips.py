@@ -14,8 +14,8 @@ from cohort_builder.shards import ShardPlan, read_lines
 from cohort_builder.types import Skip
 
 if TYPE_CHECKING:
-    from cohort_builder.privacy import Pseudonyms
-    from cohort_builder.report_store import ReportStore
+    from cohort_builder.privacy.pseudonyms import Pseudonyms
+    from cohort_builder.scope.store import ReportStore
 
 
 class RunSkips:

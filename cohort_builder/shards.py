@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cohort_builder.privacy import Pseudonyms
+    from cohort_builder.privacy.pseudonyms import Pseudonyms
 
 logger = logging.getLogger("cohort_builder")
 

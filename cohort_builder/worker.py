@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cohort_builder.config import BuildConfig
-from cohort_builder.ct import load_stack
+from cohort_builder.ct.series import load_stack
 from cohort_builder.engines import BROKEN_ENGINE, ENGINE_FAILED, Engines, Fault, answer_all, share_cores
 from cohort_builder.errors import CohortError
 from cohort_builder.jobs import StackPlan, Target, plan_stacks
-from cohort_builder.pacs import open_index
+from cohort_builder.pacs.index import open_index
 from cohort_builder.patient import PatientCase, ReadReport, read_patient
-from cohort_builder.privacy import Key, Pseudonyms
+from cohort_builder.privacy.pseudonyms import Key, Pseudonyms
 from cohort_builder.private_rows import private_link, private_skip
 from cohort_builder.progress import News, Tell
 from cohort_builder.records import RecordMaker, Said, SegmentedLesion, VolumePlace, acquisition_facts, stack_key
-from cohort_builder.report_store import ReportStore
-from cohort_builder.review import Verdict, match_verdicts, review_candidates
+from cohort_builder.review.judging import Verdict, match_verdicts, review_candidates
+from cohort_builder.scope.store import ReportStore
 from cohort_builder.shards import ShardDirectory, ShardPlan
 from cohort_builder.types import Decision, Lesion, Link, Skip
 from exports.parquet import ShardWriter
@@ -39,7 +39,7 @@ from segmentation.checks import check_mask
 from segmentation.types import GeometryError, Mask, SegmentationFailure, SegmentationJob, Volume
 
 if TYPE_CHECKING:
-    from cohort_builder.pacs import Index
+    from cohort_builder.pacs.index import Index
 
 T = TypeVar("T")
 _TIERS = "ABC"

@@ -63,7 +63,9 @@ class Reader:
         self._nouns = language.nouns
         self._minimum_mm = language.minimum_mm
 
-    def read(self, shadow: str, items: Sequence[Item], *, before: str, section: str, report: str) -> list[Context]:
+    def read(
+        self, shadow: str, items: Sequence[Item], *, before: str, after: str, section: str, report: str
+    ) -> list[Context]:
         """Return a context for each length of a sentence.
 
         Parameters
@@ -73,14 +75,16 @@ class Reader:
         items
             Its lengths.
         before
-            The sentence before it, lower case: it may name what "it" is.
+            The sentence before it, lower case: it may name what "it" is, and of which day.
+        after
+            The sentence behind it, lower case: "now" there tells that this one speaks of an earlier day.
         section
             The section that it stands in.
         report
             The whole text, lower case: it may say once for all that its brackets hold the previous values.
         """
         places = [place_of(shadow, item) for item in items]
-        times = self._days.read(shadow, items, places, section=section, report=report)
+        times = self._days.read(shadow, items, places, section=section, report=report, near=(before, after))
         earlier = [place.longest_mm for place, time in zip(places, times, strict=True) if time is Temporality.PRIOR]
         contexts: list[Context] = []
         for index, (place, time) in enumerate(zip(places, times, strict=True)):
@@ -108,6 +112,8 @@ class Reader:
 
     def _kind(self, place: Place, before: str) -> SizeKind:
         left, right = place.left, place.right
+        if self._says("normal_right", right) and self._says("wall", left):
+            return SizeKind.NORMAL_STRUCTURE
         if self._is_distance(place):
             return SizeKind.DISTANCE
         if self._says("device_right", right) or self._says("device_left", left):

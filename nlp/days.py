@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
+from nlp.contrast import Contrast
 from nlp.expressions import Item
 from nlp.surroundings import DATE_MARK, SIZE_MARK, Place, Rules
 from nlp.types import Temporality
@@ -19,18 +21,42 @@ class Days:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._says = rules.says
+        self._contrast = Contrast(rules)
 
     def read(
-        self, shadow: str, items: Sequence[Item], places: Sequence[Place], *, section: str, report: str
+        self,
+        shadow: str,
+        items: Sequence[Item],
+        places: Sequence[Place],
+        *,
+        section: str,
+        report: str,
+        near: tuple[str, str],
     ) -> list[Temporality]:
         """Return the day of each length of a sentence; see :meth:`nlp.context.Reader.read`."""
         times = self._times(shadow, items, places, section)
+        if len(items) > 1 and section not in _PRIOR_SECTIONS:
+            times = self._contrast.read(shadow, items, times)
+        elif len(items) == 1 and times[0] is Temporality.CURRENT and self._is_told_nearby(places[0], *near):
+            return [Temporality.PRIOR]
         if not any(place.in_brackets for place in places):
             return times
         marked = [self._stands_alone_in_brackets(place) for place in places]
-        if any(marked) and (self._says("values_in_brackets", report) or _has_prior_in_brackets(places, times)):
+        if any(marked) and (
+            self._says("values_in_brackets", report)
+            or _has_prior_in_brackets(places, times)
+            or (self._says("is_change", shadow) and not self._says("same", shadow) and _differ(places))
+        ):
             times = [Temporality.PRIOR if mark else time for mark, time in zip(marked, times, strict=True)]
         return times
+
+    def _is_told_nearby(self, place: Place, before: str, after: str) -> bool:
+        """Whether a lone length is an earlier one for the sentences around its own: "It was 8 mm. Now it is 9 mm."."""
+        if self._says("just_was", place.left) and self._says("opens_now", after):
+            told = True
+        else:
+            told = self._says("goes_on_prior", place.left) and self._says("opened_prior", before)
+        return told and not self._says("today", place.left + place.right)
 
     def _times(self, shadow: str, items: Sequence[Item], places: Sequence[Place], section: str) -> list[Temporality]:
         cued = self._says("time_cue", shadow)
@@ -102,10 +128,13 @@ class Days:
             return SIZE_MARK in left or not self._says("same", left)
         if attached or self._says("was_left", left) or self._says("gone_now", right):
             return True
+        if self._says("opens_prior", left) and self._says("was_right", right) and not self._says("same", right):
+            return not self._says("today", left + right)
         if self._says("seen_before", left):
             return self._says("gone_right", right) and not self._says("same", right)
         if self._says("bare_previous", left):
-            return SIZE_MARK in right or not self._says("same", right)
+            own_right = right[: right.find(")")] if place.in_brackets else right
+            return SIZE_MARK in right or not self._says("same", own_right)
         left = self._without_list(left)
         compared = self._says("compared_left", left)
         named = not compared and self._says("prior_left", left)
@@ -161,3 +190,8 @@ class Days:
 def _has_prior_in_brackets(places: Sequence[Place], times: Sequence[Temporality]) -> bool:
     """Whether another length of the sentence is in brackets, and said to be a previous one."""
     return any(place.in_brackets and time is Temporality.PRIOR for place, time in zip(places, times, strict=True))
+
+
+def _differ(places: Sequence[Place]) -> bool:
+    """Whether every length in brackets is another one than that before it: "1 cm (10 mm)" repeats itself."""
+    return all(not place.in_brackets or place.longest_mm != other.longest_mm for other, place in pairwise(places))

@@ -161,7 +161,10 @@ def _sizes(text: str, small: str, hints: Sequence[int], words: Lexicon, judge: R
             continue
         shadow = _shadow(masked, items)
         before = _text_before(small, pieces, index)
-        contexts = judge.read(shadow, items, before=before, section=_section_at(sections, start), report=small)
+        after = _text_after(small, pieces, index)
+        contexts = judge.read(
+            shadow, items, before=before, after=after, section=_section_at(sections, start), report=small
+        )
         made = (_size(masked, item, context, start) for item, context in zip(items, contexts, strict=True))
         sizes += [size for size in made if size is not None]
     return sizes
@@ -182,6 +185,12 @@ def _pieces(sentences: Sequence[Span], length: int) -> Iterator[Span]:
 def _text_before(text: str, pieces: Sequence[Span], index: int) -> str:
     """The piece before another one; what lies between two sentences is none."""
     near = (pieces[at] for at in range(index - 1, max(-1, index - 3), -1))
+    return next((text[start:end] for start, end in near if end - start > 1), "")
+
+
+def _text_after(text: str, pieces: Sequence[Span], index: int) -> str:
+    """The piece behind another one; what lies between two sentences is none."""
+    near = pieces[index + 1 : index + 3]
     return next((text[start:end] for start, end in near if end - start > 1), "")
 
 

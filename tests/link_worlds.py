@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cohort_builder.evidence import pair_features
-from cohort_builder.linking import link
+from cohort_builder.linking.assignment import link
+from cohort_builder.linking.evidence import pair_features
 from cohort_builder.types import (
     Annotation,
     AnnotationKind,

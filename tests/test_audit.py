@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from cohort_builder.audit import Leak, find_leaks
+from cohort_builder.audit.search import Leak, find_leaks
 from cohort_builder.errors import ConfigError
-from cohort_builder.privacy import Pseudonyms
+from cohort_builder.privacy.pseudonyms import Pseudonyms
 
 UID = "1.2.826.0.1.3680043.8.498.4077"
 NEEDLES = [

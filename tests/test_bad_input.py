@@ -34,7 +34,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from cohort_builder import BuildConfig, Cohort, CohortError, ConfigError, TooManySkips, build_cohort, open_cohort
-from cohort_builder.audit import find_leaks
+from cohort_builder.audit.search import find_leaks
 from cohort_builder.cli import main
 from cohort_builder.errors import PacsError, SetupError
 from exports.types import ExportError

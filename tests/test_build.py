@@ -21,7 +21,7 @@ import pytest
 from filelock import FileLock
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, build_cohort, open_cohort
-from cohort_builder.audit import find_leaks
+from cohort_builder.audit.search import find_leaks
 
 COMMAND = Path(sys.executable).with_name("cohort")
 

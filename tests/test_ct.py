@@ -20,8 +20,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cohort_builder.ct import load_stack, load_volume, split_series
-from cohort_builder.headers import read_header
+from cohort_builder.ct.series import load_stack, load_volume, split_series
+from cohort_builder.pacs.headers import read_header
 from segmentation.geometry import apply_affine
 from segmentation.types import GeometryError
 

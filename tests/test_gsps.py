@@ -24,11 +24,11 @@ from dicom import (
     polyline,
     write,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cohort_builder.graphic_items import lengths_mm
-from cohort_builder.gsps import deduplicate, read_annotations
+from cohort_builder.gsps.items import lengths_mm
+from cohort_builder.gsps.reader import deduplicate, read_annotations
 from cohort_builder.types import AnnotationKind
 
 CT = ct_series(4)
@@ -494,6 +494,7 @@ def test_of_a_truncated_state_nothing_wrong_is_read(tmp_path_factory, keep, unde
     edits=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), min_size=1, max_size=5),
     flag=st.booleans(),
 )
+@example(edits=[(0.876953125, b"\x01")], flag=True)  # a length that is no multiple of a number's
 def test_no_damage_raises(tmp_path_factory, edits, flag):
     content = bytearray(BYTES[flag])
     for place, new in edits:

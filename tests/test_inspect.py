@@ -10,8 +10,8 @@ import pytest
 from dicom import ct_series, gsps, line, on, write
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, Inspection, PacsError, inspect_export, open_cohort
-from cohort_builder.audit import find_leaks
-from cohort_builder.pacs import open_index
+from cohort_builder.audit.search import find_leaks
+from cohort_builder.pacs.index import open_index
 from nlp.types import Finding, Report, ReportError
 
 BEFORE_MASKS = {"index", "reports", "scope", "annotations", "locate", "patient"}

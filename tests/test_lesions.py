@@ -14,9 +14,9 @@ from highdicom.spatial import ImageToReferenceTransformer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cohort_builder.headers import Instance
-from cohort_builder.lesions import disagreement_mm, group_lesions, locate
-from cohort_builder.pacs import index_export
+from cohort_builder.lesions.locating import disagreement_mm, group_lesions, locate
+from cohort_builder.pacs.headers import Instance
+from cohort_builder.pacs.index import index_export
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Side, Source
 
 LINE, PAIR, ARROW, POINTER = (

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from link_worlds import ROWS, SERIES, Row, finding, judged, lesion, line, size, stroke, worlds
 
-from cohort_builder.calibration import fit_link_model
 from cohort_builder.errors import ConfigError
-from cohort_builder.evidence import FEATURES, explain, pair_features
-from cohort_builder.linking import LinkConfig, link
-from cohort_builder.matching import pair_probabilities, sum_matchings
+from cohort_builder.linking.assignment import LinkConfig, link
+from cohort_builder.linking.calibration import fit_link_model
+from cohort_builder.linking.evidence import FEATURES, explain, pair_features
+from cohort_builder.linking.matching import pair_probabilities, sum_matchings
 from cohort_builder.types import Decision, Side
 from nlp.types import Axis, Laterality, Qualifier
 

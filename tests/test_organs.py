@@ -17,22 +17,22 @@ from dicom import AXIAL, StudyInfo, ct_series, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort_builder.anatomy import LOCATORS, REGIONS, Place, RegionLocator, load_locator
+from cohort_builder.anatomy.locators import LOCATORS, REGIONS, Place, RegionLocator, load_locator
+from cohort_builder.anatomy.organs import organ_agreement, parts_of
+from cohort_builder.anatomy.placing import place_strokes
+from cohort_builder.anatomy.regions import read_body
+from cohort_builder.anatomy.totalsegmentator import TotalSegmentatorLocator, read_labels
 from cohort_builder.bookkeeping import identity
 from cohort_builder.engines import Engines
 from cohort_builder.errors import ConfigError, SetupError
-from cohort_builder.organs import organ_agreement, parts_of
-from cohort_builder.pacs import index_export
-from cohort_builder.placing import place_strokes
-from cohort_builder.regions import read_body
-from cohort_builder.totalsegmentator import TotalSegmentatorLocator, read_labels
+from cohort_builder.pacs.index import index_export
 from cohort_builder.types import Annotation, AnnotationKind, LocatedAnnotation, Source
 from nlp.vocabulary import load_terms
 from segmentation.geometry import apply_affine, nifti_affine
 from segmentation.phantoms import LABELS, LesionKind, LesionSpec, Organ, Phantom, body_phantom
 from segmentation.types import GeometryError, Volume
 
-TABLE = tomllib.loads(files("cohort_builder").joinpath("organs.toml").read_text())
+TABLE = tomllib.loads(files("cohort_builder.anatomy").joinpath("organs.toml").read_text())
 SOLID, NODE = LesionKind.SOLID, LesionKind.LYMPH_NODE
 SPACING, MATRIX = (5.0, 2.8, 2.8), 140
 
@@ -44,7 +44,7 @@ SPACING, MATRIX = (5.0, 2.8, 2.8), 140
 def test_every_anatomical_term_is_in_the_table(terms) -> None:
     silent = set(TABLE["silent"]["terms"])
     unknown = {t.canonical for t in load_terms(terms).values() if not parts_of(t.canonical)} - silent
-    assert not unknown, "add them to cohort_builder/organs.toml, under a group of [[words]] or under [silent]"
+    assert not unknown, "add them to cohort_builder/anatomy/organs.toml, under a group of [[words]] or under [silent]"
 
 
 def test_the_table_uses_its_own_parts_and_the_locators_names() -> None:
@@ -476,7 +476,7 @@ def test_strokes_get_their_organ_from_few_slices(export, chest, monkeypatch) -> 
     try:
         strokes = [stroke for study in studies for stroke in strokes_of(index, chest, study)]
         read: Counter = Counter()
-        from cohort_builder import placing
+        from cohort_builder.anatomy import placing
 
         actual = placing.read_hounsfield
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from cohort_builder.errors import PacsError
-from cohort_builder.pacs import index_export, open_index
+from cohort_builder.pacs.index import index_export, open_index
 
 STUDY = StudyInfo()
 
@@ -301,7 +301,7 @@ def test_an_index_of_another_folder_starts_anew(export, tmp_path):
 
 @pytest.mark.parametrize("after", [1, 4, 8])
 def test_interrupted_it_continues(export, tmp_path, monkeypatch, after):
-    monkeypatch.setattr("cohort_builder.pacs._BATCH", 2)
+    monkeypatch.setattr("cohort_builder.pacs.index._BATCH", 2)
     where = tmp_path / "index.sqlite"
     seen = 0
 
@@ -321,9 +321,9 @@ def test_interrupted_it_continues(export, tmp_path, monkeypatch, after):
 def test_killed_it_continues(export, tmp_path):
     where = tmp_path / "index.sqlite"
     code = (
-        "import os, sys; from cohort_builder import pacs; pacs._BATCH = 2; left = [6]\n"
+        "import os, sys; from cohort_builder.pacs import index; index._BATCH = 2; left = [6]\n"
         "def die(n):\n    left[0] -= n\n    left[0] or os.kill(os.getpid(), 9)\n"
-        "pacs.index_export(sys.argv[1], sys.argv[2], progress=die)"
+        "index.index_export(sys.argv[1], sys.argv[2], progress=die)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(export), str(where)], check=False)
     assert done.returncode == -9

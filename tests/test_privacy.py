@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort_builder import scrub
 from cohort_builder.errors import ConfigError
-from cohort_builder.privacy import Key, OffsetMap, Pseudonyms, ScrubError, load_key, scrub_report, scrub_text
+from cohort_builder.privacy import scrub
+from cohort_builder.privacy.pseudonyms import Key, OffsetMap, Pseudonyms, ScrubError, load_key, scrub_report, scrub_text
 from nlp.sizes import find_sizes
 from nlp.types import Report
 
@@ -183,7 +183,7 @@ def test_pseudonyms_refuse_a_short_key() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys; import cohort_builder.privacy, cohort_builder.scope, cohort_builder.audit; print(*sys.modules)"
+    code = "import sys; import cohort_builder.privacy.pseudonyms, cohort_builder.scope.joining, cohort_builder.audit.search; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "pyarrow", "highdicom", "spacy", "datasets", "nibabel"} & set(loaded)
 

@@ -29,7 +29,7 @@ from pydicom.dataset import Dataset
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, build, build_cohort, open_cohort
 from cohort_builder.cli import main
-from cohort_builder.privacy import load_key
+from cohort_builder.privacy.pseudonyms import load_key
 from nlp import load_extractor
 from nlp.types import Finding, Report
 

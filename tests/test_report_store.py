@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from test_scope import FakeIndex, FakeStudy, day
 
 from cohort_builder import SetupError
-from cohort_builder.languages import language_code
-from cohort_builder.privacy import Pseudonyms
-from cohort_builder.report_store import ReportStore
-from cohort_builder.scope import scope_reports
+from cohort_builder.privacy.pseudonyms import Pseudonyms
+from cohort_builder.scope.joining import scope_reports
+from cohort_builder.scope.languages import language_code
+from cohort_builder.scope.store import ReportStore
 from cohort_builder.types import Skip
 from nlp.types import Report
 
@@ -274,7 +274,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_report_store import NAMES, INDEX, report
-from cohort_builder.report_store import ReportStore
+from cohort_builder.scope.store import ReportStore
 def endless():
     i = 0
     while True:
@@ -329,7 +329,7 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_report_store import NAMES, INDEX
-from cohort_builder.report_store import ReportStore
+from cohort_builder.scope.store import ReportStore
 from nlp import read_reports
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -24,14 +24,14 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, LinkConfig, build_cohort, link, open_cohort
-from cohort_builder.audit import find_leaks
+from cohort_builder.audit.search import find_leaks
 from cohort_builder.cli import main
-from cohort_builder.evidence import explain
-from cohort_builder.privacy import Pseudonyms
-from cohort_builder.refit import refit_links
-from cohort_builder.review import Verdict, match_verdicts
-from cohort_builder.review_file import COLUMNS, cell_text, read_review, verdict_of, write_review
-from cohort_builder.review_pictures import draw_reviews
+from cohort_builder.linking.evidence import explain
+from cohort_builder.linking.refit import refit_links
+from cohort_builder.privacy.pseudonyms import Pseudonyms
+from cohort_builder.review.file import COLUMNS, cell_text, read_review, verdict_of, write_review
+from cohort_builder.review.judging import Verdict, match_verdicts
+from cohort_builder.review.pictures import draw_reviews
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Source
 from exports import ExportError
 from exports.slices import DrawnSlice, slice_picture

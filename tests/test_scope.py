@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort_builder import ConfigError
-from cohort_builder.accession import core, is_respelled
-from cohort_builder.pacs import index_export
+from cohort_builder.pacs.index import index_export
 from cohort_builder.patient import given_out
-from cohort_builder.privacy import scrub_text
-from cohort_builder.scope import Scope, require_a_join, scope_reports
+from cohort_builder.privacy.pseudonyms import scrub_text
+from cohort_builder.scope.accession import core, is_respelled
+from cohort_builder.scope.joining import Scope, require_a_join, scope_reports
 from nlp.types import Report
 
 

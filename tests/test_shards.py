@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort_builder import BuildConfig, ConfigError, LinkConfig, build_cohort, open_cohort
-from cohort_builder.privacy import Pseudonyms
+from cohort_builder.privacy.pseudonyms import Pseudonyms
 from cohort_builder.shards import ShardDirectory, ShardPlan, clean, is_done, plan_shards, read_lines
 from nlp import RulesExtractor
 from nlp.types import Report

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort_builder.versions import Fate, Standing, Version, settle, standing_of
+from cohort_builder.scope.versions import Fate, Standing, Version, settle, standing_of
 
 SUPERSEDED, WITHDRAWN = Fate.SUPERSEDED, Fate.WITHDRAWN
 TEXT = "FINDINGS: A 12 mm nodule in the left upper lobe."

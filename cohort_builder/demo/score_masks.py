@@ -98,8 +98,8 @@ def evaluation_cases(
 
     Volumes are read back from the export, one at a time.
     """
-    from cohort_builder.ct import load_stack, split_series
-    from cohort_builder.pacs import index_export
+    from cohort_builder.ct.series import load_stack, split_series
+    from cohort_builder.pacs.index import index_export
 
     chosen: dict[str, list[tuple[Entry, Entry]]] = {}
     for lesion in truth.lesions:

@@ -31,7 +31,7 @@ from segmentation.phantoms import Organ, catalogue
 from segmentation.prompts import MASK_TO_LINE
 
 if TYPE_CHECKING:
-    from cohort_builder.evidence import LinkConfig
+    from cohort_builder.linking.evidence import LinkConfig
 
 _SIDED = {
     Organ.LUNG: ("{side} upper lobe", "{side} lower lobe"),
@@ -126,7 +126,7 @@ def score_links(n: int = 500, seed: int = 0, extractor: str = "rules", config: L
         A name for ``nlp.load_extractor``.
 
     """
-    from cohort_builder.linking import link
+    from cohort_builder.linking.assignment import link
     from nlp import load_extractor
 
     engine = load_extractor(extractor)

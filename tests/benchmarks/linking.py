@@ -36,8 +36,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from link_worlds import ROWS, Row, World, judged, worlds
 
 from cohort_builder import Decision, LinkConfig, link
-from cohort_builder.calibration import fit_link_model
-from cohort_builder.organs import organ_agreement
+from cohort_builder.anatomy.organs import organ_agreement
+from cohort_builder.linking.calibration import fit_link_model
 from nlp.types import Laterality
 
 GOALS = {

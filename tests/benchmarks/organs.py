@@ -23,8 +23,8 @@ import pytest
 from cases import load_lidc
 from organ_labels import labelled_abdomen, named, points_in, points_of_phantom, verdicts
 
-from cohort_builder.anatomy import REGIONS, RegionLocator
-from cohort_builder.regions import read_body
+from cohort_builder.anatomy.locators import REGIONS, RegionLocator
+from cohort_builder.anatomy.regions import read_body
 from segmentation.phantoms import body_phantom
 
 SHAPES = {

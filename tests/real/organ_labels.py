@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 from cases import real_data
 
-from cohort_builder.anatomy import AnatomyLocator
-from cohort_builder.organs import organ_agreement
-from cohort_builder.totalsegmentator import LabelMap, read_labels
+from cohort_builder.anatomy.locators import AnatomyLocator
+from cohort_builder.anatomy.organs import organ_agreement
+from cohort_builder.anatomy.totalsegmentator import LabelMap, read_labels
 from segmentation.geometry import apply_affine, lps_to_ras
 from segmentation.phantoms import LABELS, Phantom
 from segmentation.types import Volume

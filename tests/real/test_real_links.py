@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from link_worlds import IMAGES, SERIES, finding, lesion, line, stroke, write
 
-from cohort_builder.linking import link
+from cohort_builder.linking.assignment import link
 from cohort_builder.types import Decision
 from segmentation.metrics import longest_diameter_mm
 from segmentation.prompts import MASK_TO_LINE

@@ -7,9 +7,9 @@ import pytest
 from cases import real_data
 from organ_labels import labelled_abdomen, lps_volume, named, points_in, said_of, verdicts
 
-from cohort_builder.anatomy import RegionLocator
-from cohort_builder.organs import organ_agreement, parts_of
-from cohort_builder.regions import read_body
+from cohort_builder.anatomy.locators import RegionLocator
+from cohort_builder.anatomy.organs import organ_agreement, parts_of
+from cohort_builder.anatomy.regions import read_body
 from segmentation.geometry import apply_affine, image_points_to_lps, index_to_image, lps_to_ras
 from segmentation.types import Volume
 

@@ -1,0 +1,1 @@
+"""Does anything identifying leave? A search of what was published, independent of what scrubbed it."""

@@ -1,0 +1,1 @@
+"""CT series: split into regular stacks, checked, and decoded to HU."""

@@ -1,0 +1,289 @@
+"""Strokes on one image to what a radiologist drew with them: a line, a bi-dimensional pair, an arrow.
+
+A presentation state stores bare polylines; the tool that drew them is lost. The rules here recognise the encodings that
+are unmistakable and refuse the rest by name. Points are complex numbers, column + row * 1j, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from cohort_builder.gsps.arrows import one_stroke_arrow, put_heads_on
+from cohort_builder.gsps.strokes import (
+    SAME_POINT_PX,
+    Head,
+    Hints,
+    Number,
+    Polyline,
+    Refusal,
+    Segment,
+    Shape,
+    angle,
+    distance,
+)
+from cohort_builder.types import AnnotationKind
+
+_MOST_STROKES = 64
+_PIECE_POINTS = 6
+_PERPENDICULAR_DEGREES, _GROUPED_DEGREES = 75.0, 65.0
+_ACROSS_FRACTION = 0.03  # a diameter goes on beyond the other one; a perpendicular drawn onto a line ends on it
+_SHORT_FRACTION, _TICK_FRACTION = 0.25, 0.2
+_STEEP_DEGREES = 60.0
+_RULER_TICKS = 4
+_STATED_RATIO = 0.25
+_NO_HINTS = Hints()
+
+
+def classify(polylines: Sequence[Polyline], hints: Hints = _NO_HINTS) -> tuple[list[Shape], list[Refusal]]:
+    """Recognise the strokes that belong together (one item, or one graphic group, on one image).
+
+    In this order: arrows (shaft and three-point head, shaft and closed triangle, shaft and two barbs, one polyline with
+    barbs; a head at both ends makes a line), rulers (refused), mid-point ticks and end caps (dropped, named in the
+    rule), bi-dimensional pairs (two lines across each other within 15 degrees of perpendicular, 25 if grouped), lines.
+
+    Returns
+    -------
+    Shapes and refusals, in the order of their first stroke; every stroke is a member of exactly one of them. Reasons
+    are ``zero_length``, ``rectangle``, ``closed_outline``, ``open_polyline``, ``angle``, ``perpendicular``,
+    ``calibration_ruler``, ``ambiguous_crossing``, ``unrecognised_combination`` and ``many_strokes``.
+
+    """
+    if len(polylines) > _MOST_STROKES:
+        return [], [Refusal("many_strokes", tuple(sorted(p.number for p in polylines)))]
+    polylines, copies = _without_copies(polylines)
+    segments, heads, shapes, refusals = _sorted_out(polylines)
+    arrows, segments = put_heads_on(segments, heads)
+    shapes += arrows
+    refusals += _unused(heads, {number for shape in arrows for number in shape.members})
+    segments, touched = _apart(segments, _pieces(polylines, refusals))
+    refusals += [Refusal("unrecognised_combination", segment.members) for segment in touched]
+    if hints.angle and not hints.stated_mm:
+        refusals += [Refusal("angle", segment.members) for segment in segments]
+        segments = []
+    segments, ruled = _without_rulers(segments)
+    pairs, lines, unclear = _pairs(_undecorated(segments, hints), hints)
+    shapes += pairs + [Shape(AnnotationKind.LINE, line.ends, rule, line.members) for line, rule in lines]
+    refusals += ruled + unclear
+    return (
+        sorted((replace(s, members=_and_copies(s.members, copies)) for s in shapes), key=lambda s: s.members),
+        sorted((replace(r, members=_and_copies(r.members, copies)) for r in refusals), key=lambda r: r.members),
+    )
+
+
+def _without_copies(polylines: Sequence[Polyline]) -> tuple[list[Polyline], dict[Number, list[Number]]]:
+    """Strokes drawn twice on one place (a line and its shadow) once, and the numbers of the others by the first."""
+    first: dict[tuple[complex, ...], Polyline] = {}
+    copies: dict[Number, list[Number]] = defaultdict(list)
+    for polyline in polylines:
+        one_way = tuple(complex(round(p.real, 2), round(p.imag, 2)) for p in polyline.points)
+        kept = first.setdefault(min(one_way, one_way[::-1], key=str), polyline)
+        if kept is not polyline:
+            copies[kept.number].append(polyline.number)
+    return list(first.values()), copies
+
+
+def _and_copies(members: tuple[Number, ...], copies: Mapping[Number, Sequence[Number]]) -> tuple[Number, ...]:
+    return tuple(sorted({*members, *(copy for number in members for copy in copies.get(number, ()))}))
+
+
+def _sorted_out(polylines: Sequence[Polyline]) -> tuple[list[Segment], list[Head], list[Shape], list[Refusal]]:
+    """Two-point lines, possible heads, arrows in one stroke, and what is none of them."""
+    segments: list[Segment] = []
+    heads: list[Head] = []
+    shapes: list[Shape] = []
+    refusals: list[Refusal] = []
+    for polyline in polylines:
+        points = _without_repeats(polyline.points)
+        members = (polyline.number,)
+        closed = len(points) > 3 and abs(points[0] - points[-1]) <= SAME_POINT_PX
+        arrow = one_stroke_arrow(points)
+        if len(points) < 2:
+            refusals.append(Refusal("zero_length", members))
+        elif len(points) == 2:
+            segments.append(Segment(members, *points))
+        elif arrow is not None:
+            shapes.append(Shape(AnnotationKind.ARROW, arrow, "arrow:one_polyline", members))
+        elif closed and len(points) == 4:
+            a, b, c = points[:3]
+            heads += [Head(a, (b, c), members), Head(b, (c, a), members), Head(c, (a, b), members)]
+        elif len(points) == 3 and not polyline.filled:
+            heads.append(Head(points[1], (points[0], points[2]), members))
+        elif closed or polyline.filled:
+            refusals.append(Refusal("rectangle" if _is_rectangle(points) else "closed_outline", members))
+        else:
+            refusals.append(Refusal("open_polyline", members))
+    return segments, heads, shapes, refusals
+
+
+def _unused(heads: Sequence[Head], used: set[Number]) -> list[Refusal]:
+    """A triangle that is no head is an outline (it could point three ways); an open one is an angle."""
+    ways: dict[tuple[Number, ...], int] = defaultdict(int)
+    for head in heads:
+        ways[head.members] += 1
+    return [
+        Refusal("angle" if n == 1 else "closed_outline", members)
+        for members, n in ways.items()
+        if not used & set(members)
+    ]
+
+
+def _pieces(polylines: Sequence[Polyline], refusals: Sequence[Refusal]) -> list[Polyline]:
+    """Small unexplained polylines: a line that touches one may be part of something else."""
+    refused = {number for refusal in refusals if refusal.reason != "rectangle" for number in refusal.members}
+    return [p for p in polylines if p.number in refused and 3 <= len(p.points) <= _PIECE_POINTS]
+
+
+def _without_repeats(points: Sequence[complex]) -> tuple[complex, ...]:
+    kept: list[complex] = []
+    for point in points:
+        if not kept or abs(point - kept[-1]) > 1e-6:
+            kept.append(point)
+    return tuple(kept)
+
+
+def _is_rectangle(points: Sequence[complex]) -> bool:
+    corners = points[:-1]
+    if len(points) != 5:
+        return False
+    sides = [corners[i] - corners[i - 1] for i in range(4)]
+    return all(abs(abs(angle(sides[i], sides[i - 1])) - 90) < 2 for i in range(4))
+
+
+def _apart(segments: Sequence[Segment], pieces: Sequence[Polyline]) -> tuple[list[Segment], list[Segment]]:
+    """Segments away from, and segments touching, the open polylines and triangles that nothing explains."""
+    apart: list[Segment] = []
+    touched: list[Segment] = []
+    for segment in segments:
+        reach = max(2.0, 0.1 * segment.length)
+        near = any(distance(point, segment) <= reach for piece in pieces for point in piece.points)
+        (touched if near else apart).append(segment)
+    return apart, touched
+
+
+def _without_rulers(segments: Sequence[Segment]) -> tuple[list[Segment], list[Refusal]]:
+    """Take out every line with four or more short ticks across it."""
+    refusals: list[Refusal] = []
+    gone: set[Number] = set()
+    for line in segments:
+        ticks = [
+            s
+            for s in segments
+            if s.length <= _SHORT_FRACTION * line.length
+            and angle(s.end - s.start, line.end - line.start) >= _STEEP_DEGREES
+            and min(distance(point, line) for point in (*s.ends, s.middle)) <= max(1.0, 0.02 * line.length)
+        ]
+        members = {n for s in (line, *ticks) for n in s.members}
+        if len(ticks) >= _RULER_TICKS and not gone & members:
+            gone |= members
+            refusals.append(Refusal("calibration_ruler", tuple(sorted(members))))
+    return [s for s in segments if not gone & set(s.members)], refusals
+
+
+def _undecorated(segments: Sequence[Segment], hints: Hints) -> list[tuple[Segment, str]]:
+    """Segments without the ticks and caps on them, which become members of their line, with the rule."""
+    owner: dict[Segment, tuple[Segment, str]] = {}
+    for small in segments:
+        for line in sorted(segments, key=lambda s: -s.length):
+            what = _decoration(small, line, hints)
+            if what is not None and line not in owner:
+                owner[small] = (line, what)
+                break
+    found = []
+    for segment in segments:
+        if segment in owner:
+            continue
+        mine = [(small, what) for small, (line, what) in owner.items() if line is segment]
+        members = tuple(sorted({*segment.members, *(n for small, _ in mine for n in small.members)}))
+        rule = "".join(f"+{what}" for what in sorted({what for _, what in mine}))
+        found.append((Segment(members, *segment.ends), rule))
+    return found
+
+
+def _decoration(small: Segment, line: Segment, hints: Hints) -> str | None:
+    """What ``small`` is on ``line``: a mid-point tick, an end cap, or nothing."""
+    ratio = small.length / line.length if line.length else 1.0
+    slack = max(1.0, 0.02 * line.length)
+    if ratio > _SHORT_FRACTION:
+        return None
+    if min(abs(small.middle - end) for end in line.ends) <= slack:
+        return "end_cap"
+    steep = angle(small.end - small.start, line.end - line.start) >= _STEEP_DEGREES
+    if not steep or abs(small.middle - line.middle) > slack or _is_stated(ratio, hints):
+        return None
+    one_value = bool(hints.stated_mm) and all(len(values) == 1 for values in hints.stated_mm)
+    return "mid_tick" if ratio <= _TICK_FRACTION or one_value else None
+
+
+def _is_stated(ratio: float, hints: Hints) -> bool:
+    """Whether a text beside the strokes gives two diameters of this ratio."""
+    pairs = [values for values in hints.stated_mm if len(values) == 2]
+    return any(abs(min(pair) / max(pair) - ratio) <= _STATED_RATIO * ratio for pair in pairs)
+
+
+def _pairs(
+    segments: Sequence[tuple[Segment, str]], hints: Hints
+) -> tuple[list[Shape], list[tuple[Segment, str]], list[Refusal]]:
+    """Bi-dimensional pairs, single lines, and what crosses in a way that is neither."""
+    partners: dict[int, list[int]] = defaultdict(list)
+    refusals: list[Refusal] = []
+    gone: set[int] = set()
+    for i, j in combinations(range(len(segments)), 2):
+        a, b = segments[i][0], segments[j][0]
+        meeting = _meeting(a, b, hints)
+        if meeting == "across":
+            partners[i].append(j)
+            partners[j].append(i)
+        elif meeting == "onto":
+            refusals.append(Refusal("perpendicular", tuple(sorted(a.members + b.members))))
+            gone |= {i, j}
+    shapes = []
+    for i, j in combinations(range(len(segments)), 2):
+        if partners[i] == [j] and partners[j] == [i] and not gone & {i, j}:
+            gone |= {i, j}
+            shapes.append(_bidimensional(segments[i], segments[j], grouped=hints.grouped))
+    unclear = [i for i in range(len(segments)) if partners[i] and i not in gone]
+    if unclear:
+        members = tuple(sorted(n for i in unclear for n in segments[i][0].members))
+        refusals.append(Refusal("ambiguous_crossing", members))
+    lines = [
+        (segment, f"line{rule}") for i, (segment, rule) in enumerate(segments) if i not in gone and i not in unclear
+    ]
+    return shapes, lines, _merged(refusals)
+
+
+def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:
+    """One refusal a stroke."""
+    seen: set[Number] = set()
+    kept = []
+    for refusal in refusals:
+        members = tuple(n for n in refusal.members if n not in seen)
+        seen |= set(members)
+        if members:
+            kept.append(Refusal(refusal.reason, members))
+    return kept
+
+
+def _bidimensional(a: tuple[Segment, str], b: tuple[Segment, str], *, grouped: bool) -> Shape:
+    long, short = sorted((a, b), key=lambda s: -s[0].length)
+    rule = "bidimensional:group" if grouped else "bidimensional"
+    members = tuple(sorted(long[0].members + short[0].members))
+    return Shape(AnnotationKind.BIDIMENSIONAL, (*long[0].ends, *short[0].ends), f"{rule}{long[1]}{short[1]}", members)
+
+
+def _meeting(a: Segment, b: Segment, hints: Hints) -> str | None:
+    """How two lines near perpendicular to each other meet: ``across``, one ``onto`` the other, or not at all."""
+    one, two = a.end - a.start, b.end - b.start
+    if angle(one, two) < (_GROUPED_DEGREES if hints.grouped else _PERPENDICULAR_DEGREES):
+        return None
+    area = (one.conjugate() * two).imag
+    between = b.start - a.start
+    fractions = ((between.conjugate() * two).imag / area, (between.conjugate() * one).imag / area)
+    if all(_ACROSS_FRACTION <= f <= 1 - _ACROSS_FRACTION for f in fractions):
+        return "across"
+    if not all(-_ACROSS_FRACTION <= f <= 1 + _ACROSS_FRACTION for f in fractions):
+        return None
+    stated_pair = any(len(values) == 2 for values in hints.stated_mm)
+    return "across" if hints.grouped or stated_pair else "onto"

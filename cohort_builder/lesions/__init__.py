@@ -1,0 +1,1 @@
+"""Strokes located in the patient, and grouped into lesions."""

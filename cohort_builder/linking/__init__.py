@@ -1,0 +1,1 @@
+"""Findings to lesions: evidence, posterior, decision, and how its parameters are refitted."""

@@ -1,0 +1,1 @@
+"""A PACS export: its files' headers, indexed."""

@@ -1,0 +1,1 @@
+"""What leaves names nobody: keyed pseudonyms and scrubbed text."""

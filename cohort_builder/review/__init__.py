@@ -1,0 +1,1 @@
+"""Links that a person should judge, and the verdicts that come back."""
