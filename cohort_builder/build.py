@@ -24,7 +24,7 @@ from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct.pixels import installed_decoders
 from cohort_builder.engines import Engines, release
-from cohort_builder.errors import CohortError, ConfigError, TooManySkips
+from cohort_builder.errors import CohortError, ConfigError
 from cohort_builder.executors import load_executor
 from cohort_builder.pacs.index import index_export
 from cohort_builder.privacy.pseudonyms import Key, Pseudonyms, load_key
@@ -228,7 +228,8 @@ class _Run:
 
     def build_shards(self, plans: Sequence[ShardPlan], engines: Engines) -> None:
         """Build every shard that an earlier run did not finish."""
-        self.shards_dir.mkdir(exist_ok=True)
+        self.shards_dir.mkdir(mode=0o700, exist_ok=True)
+        self.shards_dir.chmod(0o700)
         clean(self.shards_dir, plans)
         todo = remaining(self.shards_dir, plans)
         if self.config.workers > 1:
@@ -360,12 +361,7 @@ class _Run:
             ) from error
 
     def _refuse_too_many(self, stage: str, failed: int, of: int) -> None:
-        if failed > self.config.max_skip_fraction * of:
-            raise TooManySkips(
-                f"{failed} of {of} items failed in the stage '{stage}', more than max_skip_fraction = "
-                f"{self.config.max_skip_fraction}: something is wrong with the whole input, and private/skips.jsonl "
-                "says what. Raise max_skip_fraction to build from the rest."
-            )
+        self.skips.refuse_too_many(stage, failed, of, share=self.config.max_skip_fraction)
 
     def _refuse_too_many_lost(self) -> None:
         """Judge what the shards lost: reports that failed, and lesions, those that were never seen included."""

@@ -89,6 +89,8 @@ class Cohort:
             chosen = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
             if chosen:
                 lines += [title, *(f"  {name:<20}{n:>8}" for name, n in sorted(chosen.items()))]
+        if lost := counts.get("verdicts_lost"):
+            lines.append(f"  none of the {lost} verdicts of private/review.csv counts: was another key used (--key)?")
         reasons = Counter(row["reason"] for row in self.skipped)
         if reasons:
             lines += ["Skipped", *(f"  {reason:<28}{n:>8}" for reason, n in reasons.most_common())]

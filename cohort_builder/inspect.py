@@ -68,6 +68,8 @@ class Inspection:
         How many of the linkable findings would be linked if each named the image of what it fits best.
     skips
         What is left out, by stage and reason (docs/skips.md); of the masks a build leaves out more.
+    details
+        The commonest detail of each of these reasons; it quotes nobody.
 
     """
 
@@ -81,6 +83,7 @@ class Inspection:
     evidence: Mapping[str, int]
     with_references: int
     skips: Mapping[str, Mapping[str, int]]
+    details: Mapping[str, Mapping[str, str]]
 
     @property
     def coverage(self) -> float | None:
@@ -122,11 +125,11 @@ class Inspection:
             ]
         if self.skips:
             lines.append("Left out")
-            lines += [
-                f"  {f'{stage}: {reason}':<32}{n:>8}"
-                for stage, found in self.skips.items()
-                for reason, n in found.items()
-            ]
+            for stage, found in self.skips.items():
+                for reason, n in found.items():
+                    lines.append(f"  {f'{stage}: {reason}':<32}{n:>8}")
+                    if detail := self.details.get(stage, {}).get(reason):
+                        lines.append(f"    {detail}")
         return "\n".join(lines)
 
 
@@ -226,10 +229,10 @@ def inspect_patients(task: InspectTask, tell: Tell) -> Counter[str]:
                 case = read_patient(patient_key, index, said, extractor, task.config, locator=locator)
             except CohortError:
                 raise
-            except GeometryError:
-                counts["skips/patient/geometry"] += 1
-            except Exception:  # noqa: BLE001 - one study, whatever is wrong with it, must not hide all the others
-                counts["skips/patient/unexpected_error"] += 1
+            except GeometryError as error:
+                _count_skip("patient", "geometry", str(error), counts)
+            except Exception as error:  # noqa: BLE001 - one study, whatever is wrong with it, must not hide the others
+                _count_skip("patient", "unexpected_error", type(error).__name__, counts)
             else:
                 _count_case(case, task.config, counts)
             tell(News(patients=1))
@@ -247,7 +250,8 @@ def _count_export(index: Index, counts: Counter[str]) -> None:
     series = {uid for study in index.studies() for uid in index.series_of(study.study_instance_uid)}
     counts["export/ct_series"] += len(series)
     counts.update({f"export/{name}": n for name, n in index.counts.items()})
-    counts.update(f"skips/{skip.stage}/{skip.reason}" for skip in index.skips)
+    for skip in index.skips:
+        _count_skip(skip.stage, skip.reason, skip.detail, counts)
 
 
 def _count_reports(index: Index, store: ReportStore, counts: Counter[str], *, asked: bool) -> None:
@@ -256,8 +260,15 @@ def _count_reports(index: Index, store: ReportStore, counts: Counter[str], *, as
     counts["reports/read"] += store.read
     counts["reports/used"] += store.used
     counts.update(f"reports/by_{scope.joined_by}" for scope in store.scopes())
-    counts.update(f"skips/{row['stage']}/{row['reason']}" for row in store.skips())
-    counts.update(f"skips/{skip.stage}/{skip.reason}" for skip in studies_without_report(index, store.scopes()))
+    for row in store.skips():
+        _count_skip(row["stage"], row["reason"], row["detail"], counts)
+    for skip in studies_without_report(index, store.scopes()):
+        _count_skip(skip.stage, skip.reason, skip.detail, counts)
+
+
+def _count_skip(stage: str, reason: str, detail: str, counts: Counter[str]) -> None:
+    counts[f"skips/{stage}/{reason}"] += 1
+    counts[f"details/{stage}/{reason}/{detail}"] += 1
 
 
 def _patients(index: Index, store: ReportStore) -> list[str]:
@@ -275,7 +286,8 @@ def _parts(patients: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _count_case(case: PatientCase, config: LinkConfig, counts: Counter[str]) -> None:
-    counts.update(f"skips/{skip.stage}/{skip.reason}" for skip in case.skips)
+    for skip in case.skips:
+        _count_skip(skip.stage, skip.reason, skip.detail, counts)
     counts.update(f"annotations/{a.annotation.kind.value}" for lesion in case.lesions for a in lesion.annotations)
     answers = [one for read in case.reports for one in read.links if one.finding_id is not None and one.lesion_id]
     linked = {one.lesion_id: "prior_linked" for one in answers}
@@ -361,6 +373,10 @@ def _inspection(counts: Mapping[str, int]) -> Inspection:
     for name, n in group("skips").items():
         stage, _, reason = name.partition("/")
         skips.setdefault(stage, {})[reason] = n
+    details: dict[str, dict[str, str]] = {}
+    for name in group("details"):  # the commonest first
+        stage, reason, detail = name.split("/", 2)
+        details.setdefault(stage, {}).setdefault(reason, detail)
     bins = group("probabilities")
     return Inspection(
         export=group("export", ("patients", "studies", "ct_series", "presentation_states", "files", "dicom", "ct")),
@@ -373,4 +389,5 @@ def _inspection(counts: Mapping[str, int]) -> Inspection:
         evidence=group("evidence"),
         with_references=counts.get("with_references", 0),
         skips={stage: skips[stage] for stage in sorted(skips)},
+        details={stage: details[stage] for stage in sorted(details)},
     )

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cohort_builder.errors import TooManySkips
 from cohort_builder.private_rows import private_skip, public_skip
 from cohort_builder.shards import ShardPlan, read_lines
 from cohort_builder.types import Skip
@@ -16,6 +17,8 @@ from cohort_builder.types import Skip
 if TYPE_CHECKING:
     from cohort_builder.privacy.pseudonyms import Pseudonyms
     from cohort_builder.scope.store import ReportStore
+
+_BEFORE_LESIONS = frozenset({"index", "reports", "scope"})
 
 
 class RunSkips:
@@ -46,6 +49,30 @@ class RunSkips:
     def reasons(self) -> Counter[str]:
         """How often each reason was given."""
         return Counter(row["reason"] for row in self.private())
+
+    def refuse_too_many(self, stage: str, failed: int, of: int, *, share: float) -> None:
+        """Stop a run that lost more than ``share`` of the items of a stage.
+
+        Raises
+        ------
+        TooManySkips
+            With the commonest reason: details quote nobody.
+
+        """
+        if failed <= share * of:
+            return
+        ours = {"index": {"index"}, "reports": {"reports"}, "findings": {"reports"}}.get(stage)
+        details = Counter(
+            f"{row['reason']} ({row['detail']})"
+            for row in self.private()
+            if row["failure"] and (row["stage"] in ours if ours else row["stage"] not in _BEFORE_LESIONS)
+        )
+        commonest = "".join(f" The commonest failure, {n} times, is {detail}." for detail, n in details.most_common(1))
+        raise TooManySkips(
+            f"{failed} of {of} items failed in the stage '{stage}', more than max_skip_fraction = {share}: something "
+            f"is wrong with the whole input.{commonest} All are in private/skips.jsonl. Raise max_skip_fraction to "
+            "build from the rest."
+        )
 
     def _except_reports(self) -> Iterator[dict[str, Any]]:
         yield from (private_skip(skip, self._pseudonyms) for skip in self._own)

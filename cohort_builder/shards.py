@@ -135,6 +135,8 @@ class ShardDirectory:
         """Mark and rename; from here on the shard is done. ``retry``: but the next run builds it again."""
         marker = {"fingerprint": self.plan.fingerprint, "counts": dict(counts), "retry": retry}
         _write_synced(self.path / MARKER, json.dumps(marker, sort_keys=True))
+        for folder in filter(Path.is_dir, self.path.iterdir()):  # its files are the dataset's, which may be read
+            folder.chmod(0o700)
         if self._final.exists():
             shutil.rmtree(self._final)
         self.path.rename(self._final)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from nlp.coordination import RESPECTIVELY, is_list
 from nlp.graph import Graph, Relation
-from nlp.types import Assertion, Axis, Size, SizeKind, Span, Temporality
+from nlp.types import Assertion, Axis, Qualifier, Size, SizeKind, Span, Temporality
 
 # Log-odds-like weights set by hand on written examples, not fitted; a length goes to the best head above the floor.
 _NAMED_BY = 3.0
@@ -40,7 +40,13 @@ _IN_DIMENSION = re.compile(
     re.IGNORECASE,
 )
 # "Nodules", "masses", "metastases", "foci", "bullae", "opacities"; not "mass", "metastasis", "focus".
-_PLURAL = re.compile(r"(?:[^siu]s|sses|[fglc]i|ae)$", re.IGNORECASE)
+_PLURAL = re.compile(r"(?:(?<!ascite)(?<!\bga)(?<![siu])s|sses|[fglc]i|ae)$", re.IGNORECASE)
+_OF_ONE = re.compile(
+    r"\b(?:larger|largest|biggest|greatest|widest|dominant|index|up\s+to|maximum|maximal|max|reach\w*|one|another|single|(?:for\s+)?example|e\.g|"
+    r"such\s+as|especially|including)\b",
+    re.IGNORECASE,
+)
+_OF_ALL = re.compile(r"\b(?:they|these|those|their|both|each|all)\b", re.IGNORECASE)
 _AND_ONE = re.compile(r"\band\s+(?:an?|another|one|the\s+other)\b", re.IGNORECASE)
 _LARGEST_OF = re.compile(r"\b(?:larger|largest|biggest|greatest|dominant)\b", re.IGNORECASE)
 _MEASURES = re.compile(r"\s+(?:measures?|measured|is|was)(?:\s+(?:approximately|about|up\s+to|at))?\s+$", re.IGNORECASE)
@@ -341,6 +347,23 @@ def _is_other_axis(size: Size, group: Sequence[Size]) -> bool:
 def are_several(text: str, head: Span, groups: Sequence[Attached]) -> bool:
     """Whether the lengths of one head are those of several things: one nodule has one size today, whichever it is."""
     return bool(_PLURAL.search(text[slice(*head)]) or _AND_ONE.search(text[groups[0].span[1] : groups[-1].span[0]]))
+
+
+def of_one(text: str, head: Span, attached: Attached, heads: Sequence[Span], sentence: Span) -> Attached:
+    """The one length of a head, as no lesion's where it is that of several things alike: "two 6 mm nodules".
+
+    ``heads``: all of the sentence that the length stands in; the plural may stand in the sentence before.
+    """
+    start, end = sentence
+    apart = head[0] < start and not _OF_ALL.search(text, start, end)
+    bound = any(size.qualifier is Qualifier.UP_TO for size in attached.sizes)
+    if apart or bound or not _PLURAL.search(text[slice(*head)]):
+        return attached
+    first, last = max(start, min(head[0], attached.span[0])), max(head[1], attached.span[1])
+    start = max([start, text.rfind(";", start, first), *(other[1] for other in heads if other[1] <= first)])
+    behind = text.find(";", last, end)
+    end = min([behind if behind >= 0 else end, *(other[0] for other in heads if other[0] >= last)])
+    return attached if _OF_ONE.search(text, start, end) else Attached(without_lesion(attached.sizes))
 
 
 def without_lesion(sizes: Sequence[Size]) -> tuple[Size, ...]:

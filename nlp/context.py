@@ -33,7 +33,8 @@ _QUALIFIERS = (
     ("up_to", Qualifier.UP_TO),
 )
 _AXIS_RIGHT = re.compile(r"^(?P<words>[^§;,.]{0,60})")
-_AXIS_LEFT = re.compile(r"(?P<words>[^§;.]{0,60})$")
+_AXIS_LEFT = re.compile(r"(?P<words>[^§;.]*)$")
+_AXIS_REACH = 60  # characters before a length
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,9 @@ class Reader:
 
     def _is_distance(self, place: Place) -> bool:
         left, right = place.left, place.right
-        if self._says("distance_right", right) or self._says("distance_left", left):
+        if any(self._says(rule, left) for rule in ("distance_subject", "distance_left")):
+            return True
+        if self._says("distance_right", right):
             return True
         if not self._says("measuring_left", left) and left.rstrip()[-1:].isalpha() and self._says("place_right", right):
             return True
@@ -230,7 +233,7 @@ class Reader:
             hit = self._rules["axis"].search(parts[0])
             if hit is not None:
                 return Axis(str(hit.lastgroup))
-        before = _AXIS_LEFT.search(place.left)
+        before = _AXIS_LEFT.search(place.left, max(0, len(place.left) - _AXIS_REACH))
         words = before["words"] if before else ""
         hits = [*self._rules["axis"].finditer(words)]
         return Axis(str(hits[-1].lastgroup)) if hits else None

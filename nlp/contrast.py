@@ -32,7 +32,10 @@ class Contrast:
             first = Temporality.PRIOR if self._says("then_now", before) else Temporality.CURRENT
             return [first, _OTHER[first]]
         units = list(self._units(shadow, items))
-        if len(units) != _PAIR or any(item.temporality is not None for item in items):
+        start, end = items[0].span
+        # "8 mm (prior) vs 10 mm (current)", "grown by 3 mm to 15 mm"
+        told = self._says("bracketed_day", shadow[end:]) or self._says("change_left", shadow[:start])
+        if told or len(units) != _PAIR or any(item.temporality is not None for item in items):
             return list(times)
         days = self._days(shadow, *units)
         if days is None:
@@ -43,47 +46,51 @@ class Contrast:
         """The lengths of a sentence, those of a list as one."""
         start, end = items[0].span
         for item in items[1:]:
-            if not self._says("joins_list", shadow[end : item.span[0]]):
+            gap, behind = shadow[end : item.span[0]], shadow[item.span[1] :]
+            if not self._says("joins_list", gap) or ("," in gap and self._says("own_thing", behind)):
                 yield start, end
                 start = item.span[0]
             end = item.span[1]
         yield start, end
 
-    def _days(self, shadow: str, first: Span, second: Span) -> tuple[Temporality, Temporality] | None:
-        before, gap, behind = shadow[: first[0]], shadow[first[1] : second[0]], shadow[second[1] :]
+    def _days(self, shadow: str, one: Span, two: Span) -> tuple[Temporality, Temporality] | None:
+        before, gap, behind = shadow[: one[0]], shadow[one[1] : two[0]], shadow[two[1] :]
         if self._says("other_subject", gap):
             return None
-        own: list[Temporality | None] = [None, None]
-        for start, _, day in self._named(behind):
-            if not self._says("clause_break", behind[:start]) and own[1] is None:
-                own[1] = day
+        first, second = self._own(gap, behind)
+        if first is None or second is None:
+            if self._says("new_subject", gap):
+                return None
+            leading = [day for _, _, day in self._named(before)]
+            if second is not None:
+                first = self._with_first(second, leading)
+            elif first is not None:
+                second = self._with_second(first, leading, gap)
+            elif self._turns(before, gap, shadow):
+                first, second = Temporality.PRIOR, Temporality.CURRENT
+        return None if first is None or second is None or first is second else (first, second)
+
+    def _own(self, gap: str, behind: str) -> tuple[Temporality | None, Temporality | None]:
+        """The days in the clauses of the two, from the words between and behind them."""
+        first: Temporality | None = None
+        second = next((day for at, _, day in self._named(behind) if not self._says("clause_break", behind[:at])), None)
         named = list(self._named(gap))
         if len({day for _, _, day in named}) == _PAIR:
-            own = [named[0][2], own[1] or named[-1][2]]
-            named = []
+            return named[0][2], second or named[-1][2]
         for start, end, day in named:
-            led = self._says("clause_break", _ASIDE.sub("", gap[:start]))
+            led = self._says("clause_break", _ASIDE.sub("", gap[:start])) or self._says("day_and_verb", gap[start:])
             ended = self._says("clause_break", gap[end:]) or self._says("clause_verb", gap[end:])
-            if (not led and ended) or (led and own[1] is not None):
-                own[0] = own[0] or day
-            elif led:
-                own[1] = day
-        leading = [day for _, _, day in self._named(before)]
-        if None not in own:
-            first, second = own
-        elif self._says("new_subject", gap):
-            return None
-        elif own[1] is not None:
-            first, second = self._with_first(own[1], leading), own[1]
-        elif own[0] is not None:
-            first, second = own[0], self._with_second(own[0], leading, gap)
-        else:
-            grown = self._says("has_become", gap) and self._says("time_cue", shadow)
-            grown = grown or (self._says("were_left", before) and self._says("turns_present", gap))
-            first, second = (Temporality.PRIOR, Temporality.CURRENT) if grown else (None, None)
-        if first is None or second is None or first is second:
-            return None
+            if led and second is None:
+                second = day
+            elif led or ended:
+                first = first or day
         return first, second
+
+    def _turns(self, before: str, gap: str, shadow: str) -> bool:
+        """Whether verbs alone tell the days: "has reached" in a comparison, or "was 8 mm, and it is"."""
+        if self._says("has_become", gap) and (self._says("time_cue", shadow) or not self._says("clause_break", gap)):
+            return True
+        return self._says("were_left", before) and self._says("turns_present", gap)
 
     def _with_first(self, second: Temporality, leading: Sequence[Temporality]) -> Temporality | None:
         """The day of the first length, from the one of the second and the days named before both."""

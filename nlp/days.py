@@ -34,8 +34,9 @@ class Days:
         near: tuple[str, str],
     ) -> list[Temporality]:
         """Return the day of each length of a sentence; see :meth:`nlp.context.Reader.read`."""
-        times = self._times(shadow, items, places, section)
-        if len(items) > 1 and section not in _PRIOR_SECTIONS:
+        cued = self._says("time_cue", shadow)
+        times = self._times(shadow, items, places, section, cued=cued)
+        if len(items) > 1 and section not in _PRIOR_SECTIONS and (cued or self._hints_at_two_days(shadow, places[0])):
             times = self._contrast.read(shadow, items, times)
         elif len(items) == 1 and times[0] is Temporality.CURRENT and self._is_told_nearby(places[0], *near):
             return [Temporality.PRIOR]
@@ -50,16 +51,21 @@ class Days:
             times = [Temporality.PRIOR if mark else time for mark, time in zip(marked, times, strict=True)]
         return times
 
+    def _hints_at_two_days(self, shadow: str, place: Place) -> bool:
+        """Whether a sentence that names no day may still compare two: by a change, or "it was"."""
+        return self._says("is_change", shadow) or self._says("were_left", place.left)
+
     def _is_told_nearby(self, place: Place, before: str, after: str) -> bool:
         """Whether a lone length is an earlier one for the sentences around its own: "It was 8 mm. Now it is 9 mm."."""
-        if self._says("just_was", place.left) and self._says("opens_now", after):
+        if self._says("opens_now", after) and self._says("just_was", place.left):
             told = True
         else:
-            told = self._says("goes_on_prior", place.left) and self._says("opened_prior", before)
+            told = self._says("opened_prior", before) and self._says("goes_on_prior", place.left)
         return told and not self._says("today", place.left + place.right)
 
-    def _times(self, shadow: str, items: Sequence[Item], places: Sequence[Place], section: str) -> list[Temporality]:
-        cued = self._says("time_cue", shadow)
+    def _times(
+        self, shadow: str, items: Sequence[Item], places: Sequence[Place], section: str, *, cued: bool
+    ) -> list[Temporality]:
         if section in _PRIOR_SECTIONS and not (cued and section == "comparison"):
             return [Temporality.PRIOR] * len(items)
         if not cued and len(items) == 1 and items[0].temporality is None:
@@ -79,6 +85,8 @@ class Days:
     def _shares_day(self, gap: str, item: Item, place: Place) -> bool:
         """Whether a length is of the day of the one before it, for the words between them: a list, or "and it was"."""
         if item.temporality is not None or self._says("current_right", place.right):
+            return False
+        if "," in gap and self._says("own_thing", place.right):  # "previously 9 mm, and 8 mm cyst"
             return False
         if self._says("goes_on", gap):
             return not self._says("other_day", gap) and not self._says("today", gap)
@@ -110,7 +118,8 @@ class Days:
                 return True
             spread = self._says("is_spread", left) or self._says("than_word", started.group())
             return not spread and (self._says("is_change", left) or SIZE_MARK in left)
-        if self._says("grows_to", right) and self._says("is_change", left) and not self._says("is_spread", left):
+        grown = self._says("grows_to", right) and self._says("is_change", left) and not self._says("is_spread", left)
+        if grown and not self._says("change_left", left):  # "grown by 3 mm to 15 mm"
             return True
         return self._is_first_of_two_days(place) or (cued and self._is_foil(place))
 

@@ -200,11 +200,15 @@ def _join(masked: str, item: Item, following: Item, words: Lexicon) -> list[Item
     gap = masked[item.span[1] : following.span[0]]
     if words.arrow_gap.fullmatch(gap):
         return [following, replace(item, temporality=Temporality.PRIOR)]
+    if words.arrow_back_gap.fullmatch(gap):
+        return [replace(following, temporality=Temporality.PRIOR), item]
     single = len(item.factors) == len(following.factors) == 1
     left = _left(masked, item.span[0])
     between = single and words.between_left.search(left) and words.list_gap.fullmatch(gap)
     to_range, to_growth = words.range_gap.fullmatch(gap), words.growth_gap.fullmatch(gap)
     rules = load_language(words.code).rules
+    if to_growth and item.has_unit and words.grown_by.search(left):  # "grown by 3 mm to 15 mm"
+        return None
     if to_growth:
         spread = rules["is_spread"].search(left)
         if words.grown_from.search(left) or (rules["is_change"].search(left) and not spread):

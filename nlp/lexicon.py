@@ -44,6 +44,12 @@ _VERTEBRAE = re.compile(
     rf"\b{_VERTEBRA}(?:(?:\s?[-/\u2013,]\s?|\s+and\s+){_VERTEBRA})*+(?=[\s-]+(?:vertebra|corp(?:us|or)|bod(?:y|ies)|dis[ck]|"
     r"spinous|transverse|pedicle|lamina|end\s?plate|nerve))"
 )
+# "T12 lesion", where no sequence is meant: "T2 lesion".
+_VERTEBRA_BEFORE = re.compile(
+    r"\b(?:c[3-7]|t(?:1[0-2]|[5-9])|l[1-5])(?=\s+(?:[a-z]+\s+){0,2}(?:lesions?|metastas[ie]s|fractures?|hemangiomas?|mass(?:es)?|"
+    r"lytic|sclerotic|compression|deposits?|island)\b)"
+)
+_NUMBERED_STATION = re.compile(r"\b(?:no|nr)\.?\s?(?P<number>\d{1,2}[lr]?)\s+station\b")
 _AT_VERTEBRA = re.compile(
     rf"(?:(?<=level of )|(?<=\bof )|(?<=\bin )|(?<=\bat ))(?!s\d){_VERTEBRA}\b(?:\s?[-/\u2013]\s?{_VERTEBRA}\b)?"
     r"(?!\s+vertebra|(?<=t[1-4])(?:-|\s?[nm]\d|\s+(?:stage|tumou?r|weight|hyper|hypo|sequence|image|signal|and\s+flair)))"
@@ -184,10 +190,13 @@ def _numbered(text: str, tokens: Sequence[Span], taken: bytearray) -> Iterator[H
         for number in numbers:
             start = match.start() if number is numbers[0] else number.start()
             found.append(((start, number.end()), f"{'segment' if what == 'seg' else what} {number.group()}"))
+    if "station" in lower:
+        found += [(match.span(), f"station {match['number']}") for match in _NUMBERED_STATION.finditer(lower)]
     if _DIGIT.search(lower) is None:
         lower = ""
     found += [(match.span(), match.group()) for match in _VERTEBRAE.finditer(lower)]
     found += [(match.span(), f"{match.group()} vertebra") for match in _AT_VERTEBRA.finditer(lower)]
+    found += [(match.span(), f"{match.group()} vertebra") for match in _VERTEBRA_BEFORE.finditer(lower)]
     starts = [start for start, _ in tokens]
     for (start, end), term in found:
         first, last = bisect_left(starts, start), bisect_left(starts, end)

@@ -92,12 +92,17 @@ def _plain(letter: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePatterns:
-    """How a text points at images: ``named`` in words, ``bare`` as "(4/87 and 4/91)", a ``pair`` of which is "4/87"."""
+    """How a text points at images: ``named`` in words, ``bare`` as "(4/87 and 4/91)", a ``pair`` of which is "4/87".
+
+    ``loose`` are "(4, 87)" and "(4.87)", which are images only close behind a length (``before_loose``).
+    """
 
     probe: re.Pattern[str]
     named: tuple[re.Pattern[str], ...]
     bare: re.Pattern[str]
     pair: re.Pattern[str]
+    loose: re.Pattern[str]
+    before_loose: re.Pattern[str]
     length_near: re.Pattern[str]
     after_date_word: re.Pattern[str]
 
@@ -124,8 +129,10 @@ class Lexicon:
     range_gap: re.Pattern[str]
     growth_gap: re.Pattern[str]
     grown_from: re.Pattern[str]
+    grown_by: re.Pattern[str]
     between_left: re.Pattern[str]
     arrow_gap: re.Pattern[str]
+    arrow_back_gap: re.Pattern[str]
     prior_gap: re.Pattern[str]
     names_number: re.Pattern[str]
     measured_left: re.Pattern[str]
@@ -201,7 +208,8 @@ def _expression(language: Language, written: _Written) -> str:
     plain, factor = _nameless(written.plain), _nameless(written.factor)
     # "3 auf 4 cm" is a product, "von 3 auf 4 cm" growth.
     times, growth = language.lists["times"], set(language.lists["to_growth"])
-    guard = "".join(rf"(?<!\b{word} )" for word in language.lists["grown_from"] if growth & set(times))
+    before = (*language.lists["grown_from"], *language.lists["grown_by"])
+    guard = "".join(rf"(?<!\b{word} )" for word in before if growth & set(times))
     others = _times(sign for sign in times if sign not in growth)
     return (
         r"(?<!\w)(?<!\d[.,:/])(?<![^\s(m]/)"
@@ -247,8 +255,10 @@ def lexicon(code: str) -> Lexicon:
         place_left=re.compile(rf"(?:{words['list_place']}[\s:]+){{1,4}}$"),
         range_gap=re.compile(rf"\s*(?:-|\b{words['to_range']}\b)\s*"),
         growth_gap=re.compile(rf"\s*\b{words['to_growth']}\b\s*"),
+        grown_by=re.compile(rf"\b{words['grown_by']}\s*$"),
         grown_from=re.compile(rf"\b{words['grown_from']}\s*$"),
         between_left=re.compile(rf"\b{words['between']}\s*$"),
+        arrow_back_gap=re.compile(r"\s*(?:←|⟵|<-+)\s*"),
         arrow_gap=re.compile(r"\s*(?:→|⟶|->|=>|-->)\s*"),
         prior_gap=re.compile(rf"\s*[(\[,;]?\s*(?:{words['prior_gap']}[\s:]*){{1,3}}"),
         names_number=re.compile(rf"\b{words['names_number']}\s*$"),
@@ -270,25 +280,31 @@ def _reference_patterns(words: Mapping[str, str]) -> ReferencePatterns:
     last = rf"(?:\s?(?:-|{words['to_range']}|through)\s?(?P<last>\d{{1,5}}){not_length})?"
     more = rf"(?P<more>(?:\s?(?:,\s?{words['list_and']}|,|{words['list_and']})\s?\d{{1,5}}\b{not_length}){{0,20}})"
     of = rf"(?:{words['of']}\s)?(?:{words['the']}\s)?"
-    pair = r"(?P<series>\d{1,3})\s?[/:-]\s?(?P<first>\d{1,4})(?:\s?-\s?(?P<last>\d{1,4}))?(?!\d)"
+    # "(S3/45)", but no segments of liver or lung: "(S5/8)"
+    initial = rf"(?:{words['series']}(?=\d{{1,3}}\s?/\s?(?:1[1-9]|[2-9]\d|\d{{3}})))?"
+    pair = rf"{initial}" r"(?P<series>\d{1,3})\s?[/:-]\s?(?P<first>\d{1,4})(?:\s?-\s?(?P<last>\d{1,4}))?(?!\d)"
     return ReferencePatterns(
         named=tuple(
             re.compile(pattern)
             for pattern in (
                 rf"\b{series}(?P<series>\d{{1,5}})\s?[,;/:-]?\s?(?:{words['list_and']}\s|{words['of']}\s)?\(?{image}{first}{last}{not_length}{more}",
-                rf"\b{image}{first}{last}{not_length}\s?,?\s?{of}{series}(?P<series>\d{{1,5}})\b",
+                rf"\b{image}{first}{last}{not_length}(?:(?P<open>\s?\(\s?)|\s?[,;/]?\s?){of}{series}(?P<series>\d{{1,5}})\b(?(open)\s?\))",
                 rf"\b{words['series']}\s?/\s?{words['image']}\s?:?\s?(?P<series>\d{{1,5}})\s?/\s?(?P<first>\d{{1,5}}){last}{not_length}(?P<more>)",
-                r"\b(?:ima|img)\s?:?\s?(?P<series>\d{1,3})\s?[-/]\s?(?P<first>\d{1,5})(?![\d.,]*\d)(?=\s?[)\];,])(?P<last>)(?P<more>)",
-                rf"\b{words['image_alone']}\s?{named}{first}{last}{not_length}{more}",
+                r"\b(?:ima|img)\s?:?\s?(?P<series>\d{1,3})\s?/\s?(?P<first>\d{1,5})(?![\d.,]*\d)(?=\s?[)\];,])(?P<last>)(?P<more>)",
+                rf"\b(?:(?P<many>{words['image_many']})\b|{words['image_alone']})\s?{named}{first}{last}{not_length}{more}",
             )
         ),
         probe=re.compile(
-            rf"\b(?:{words['series']}|{words['image']})\W{{0,4}}(?:{words['number_word']}|{words['image']})?\W{{0,4}}\d|[(\[]\s?\d"
+            rf"\b(?:{words['series']}|{words['image']})\W{{0,4}}(?:{words['number_word']}|{words['image']})?\W{{0,4}}\d|[(\[]\s?(?:{words['series']})?\d"
         ),
         bare=re.compile(
             rf"[(\[]\s?{_nameless(pair)}(?:\s?(?:[,;]|{words['list_and']}|[,;]\s?{words['list_and']})\s?{_nameless(pair)})*\s?[)\]]"
         ),
         pair=re.compile(pair),
+        loose=re.compile(r"[(\[]\s?(?P<series>[1-9]\d?)(?:\s?,\s|\.)(?P<first>3[2-9]|[4-9]\d|[1-9]\d\d)\s?[)\]]"),
+        before_loose=re.compile(
+            rf"^(?!.*(?:suv|fdg|uptake|volume|\bhu\b|adc|score|ratio|value))(?s:.*)\d[\s-]?{words['mm']}\b[^\d.;:()\[\]]*$"
+        ),
         length_near=re.compile(rf"\d[\s-]?(?:{words['mm']}|{words['cm']})\b[^.;]*$"),
         after_date_word=re.compile(rf"\b{words['date_word']}\s*$"),
     )

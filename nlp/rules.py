@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
-from nlp.assertion import Scope, assertion_of, find_scopes
+from nlp.assertion import Scope, assertion_of, find_scopes, takes_back
 from nlp.findings import build_findings
 from nlp.graph import Entity, Graph, Label, Relation
 from nlp.lexicon import ANATOMY, MODIFIER, OBSERVATION, Hit, find_terms
@@ -129,12 +130,16 @@ class RulesExtractor:
         sections = iter(split_sections(text))
         section = next(sections, None)
         entities: list[Entity] = []
+        last = 0
         for start, end in split_sentences(text):
             while section is not None and section.end <= start:
                 section = next(sections, None)
             hypothetical = section is not None and section.name in _HYPOTHETICAL_SECTIONS
             read = _read_again if end - start <= _REPEATED else _read
             base = len(entities)
+            if takes_back(_shadow(text[start:end])):
+                _deny_only_head(entities, last)
+            last = base
             entities += [
                 Entity(
                     (entity.span[0] + start, entity.span[1] + start),
@@ -357,6 +362,18 @@ class _Sentence:
             described = any(relation is Relation.MODIFY for relation, _ in self._relations[first])
             if not described and _SUGGESTS.search(self._between(first, second)):
                 self._relations[first].append((Relation.SUGGESTIVE_OF, second))
+
+
+def _deny_only_head(entities: list[Entity], first: int) -> None:
+    """Deny the one thing that the entities from ``first`` on, those of a sentence, say is there."""
+    present = [
+        index
+        for index in range(first, len(entities))
+        if entities[index].label is Label.OBSERVATION_PRESENT
+        and not any(relation is Relation.MODIFY for relation, _ in entities[index].relations)
+    ]
+    if len(present) == 1:
+        entities[present[0]] = replace(entities[present[0]], label=Label.OBSERVATION_ABSENT)
 
 
 def _shadow(sentence: str) -> str:

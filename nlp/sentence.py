@@ -6,16 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from nlp.attach import Attached, are_several, assign, group_sizes, without_lesion
+from nlp.attach import Attached, are_several, assign, group_sizes, of_one, without_lesion
 from nlp.coordination import RESPECTIVELY, Anchor, between_separators, find_anchors, own_anchors, respective
 from nlp.graph import Graph, Relation
-from nlp.passages import (
-    Antecedent,
-    Passage,
-    noun_of,
-    speaks_of_another,
-    speaks_of_before,
-)
+from nlp.passages import Antecedent, Passage, noun_of, speaks_of_another, speaks_of_before
 from nlp.phrases import distance, finish, grow, hull, with_side
 from nlp.places import (
     canonical_place,
@@ -60,7 +54,6 @@ class SentenceFindings:
             for size in passage.sizes
             if size.kind in _ATTACHED_KINDS or size.kind is SizeKind.NORMAL_STRUCTURE
         ]
-
         self._before: Antecedent | None = None
 
     def findings(self, before: Antecedent | None) -> Iterator[Finding]:
@@ -94,18 +87,19 @@ class SentenceFindings:
         if len(groups) > 1:
             yield from self._of_several(before.head, groups, places)
         else:
-            yield self._of_antecedent(before.head, groups[0], places)
+            yield self._of_antecedent(before.head, self._alone(before.head, groups[0]), places)
 
     def _of_head(self, head: int, groups: Sequence[Attached]) -> Iterator[Finding]:
         places = self._places_of(head)
         if not groups:
             spans = {other: self._entities[other].span for other in self._heads}
-            references = () if self._passage.sizes else nearest_references(head, spans, self._passage.references)
-            yield self._finding(head, None, places, references)
+            images = () if self._passage.sizes else self._passage.references
+            yield self._finding(head, None, places, nearest_references(self._text, head, spans, images))
             return
         if len(groups) == 1:
-            since, here = self._largest(head, groups[0]) or (None, [])
-            yield self._finding(head, groups[0], here or places, self._references_of(groups[0]), since=since)
+            group = self._alone(head, groups[0])
+            since, here = self._largest(head, group) or (None, [])
+            yield self._finding(head, group, here or places, self._references_of(group), since=since)
             return
         yield from self._of_several(head, groups, places)
 
@@ -169,6 +163,12 @@ class SentenceFindings:
         others = {place for other in self._heads if other != head for place in self._places_of(other)}
         begins = [self._entities[place].span[0] for place in others.difference(self._places_of(head))]
         return min([self._end_of_clause(start), *(begin for begin in begins if begin >= start)])
+
+    def _alone(self, head: int, group: Attached) -> Attached:
+        """The one group of lengths of a head; of several things alike they are no one lesion's size."""
+        spans = {other: self._entities[other].span for other in (head, *self._heads)}
+        said = head in self._in_order
+        return group if said else of_one(self._text, spans[head], group, [*spans.values()], self._passage.sentence)
 
     def _own_anchors(self, head: int, groups: Sequence[Attached]) -> list[list[Anchor]] | None:
         """Which of several lengths stands where: empty lists where all stand in one place, None if it is not said."""

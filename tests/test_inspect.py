@@ -127,6 +127,18 @@ def test_a_failure_costs_its_item_and_is_counted(tmp_path: Path) -> None:
     found = inspect_export(tmp_path / "pacs", reports, extractor=Broken(), progress=False)
     assert found.skips["reports"] == {"extractor_failed": 1}
     assert found.skips["scope"]["study_not_in_export"] == 1
+    assert found.details["reports"]["extractor_failed"].startswith("the extractor failed with RuntimeError")
+    assert "Quorvash" not in found.summary()
+
+
+def test_it_says_why_most_reports_are_unusable(tmp_path: Path) -> None:
+    write(ct_series(4), tmp_path / "pacs")
+    (tmp_path / "r.csv").write_text("report_id,text,accession_number\n1\n2\n,Quorvash,ACC0001\n3,Normal.,ACC0001\n")
+    found = inspect_export(tmp_path / "pacs", tmp_path / "r.csv", progress=False)
+    assert found.skips["reports"] == {"report_unusable": 3}
+    detail = found.as_dict()["details"]["reports"]["report_unusable"]
+    assert detail.startswith("the row has 1 fields, the header 3")
+    assert f"\n    {detail}" in found.summary()
     assert "Quorvash" not in found.summary()
 
 

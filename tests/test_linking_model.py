@@ -15,7 +15,7 @@ from cohort_builder.errors import ConfigError
 from cohort_builder.linking.assignment import LinkConfig, link
 from cohort_builder.linking.calibration import fit_link_model
 from cohort_builder.linking.evidence import FEATURES, explain, pair_features
-from cohort_builder.linking.matching import pair_probabilities, sum_matchings
+from cohort_builder.linking.matching import sum_matchings
 from cohort_builder.types import Decision, Side
 from nlp.types import Axis, Laterality, Qualifier
 
@@ -41,14 +41,14 @@ def enumerate_matchings(log_odds: np.ndarray) -> np.ndarray:
 def test_posterior_equals_enumeration(rng: np.random.Generator, n: int, m: int) -> None:
     log_odds = np.clip(rng.normal(0, 4, (n, m)), -8.5, 20)
     log_odds[rng.random((n, m)) < 0.2] = -np.inf
-    np.testing.assert_allclose(pair_probabilities(log_odds), enumerate_matchings(log_odds), atol=1e-9)
+    np.testing.assert_allclose(sum_matchings(log_odds).probabilities, enumerate_matchings(log_odds), atol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
 @given(matrices, st.integers(2, 9), st.integers(2, 9))
 def test_approximation_of_large_components_stays_close(rng: np.random.Generator, n: int, m: int) -> None:
     log_odds = np.clip(rng.normal(-1, 4, (n, m)), -8.5, 12)
-    exact, approximate = pair_probabilities(log_odds), pair_probabilities(log_odds, exact_side=0)
+    exact, approximate = sum_matchings(log_odds).probabilities, sum_matchings(log_odds, exact_side=0).probabilities
     assert np.abs(approximate - exact).max() < 0.12
     assert (approximate.sum(axis=0) <= 1 + 1e-6).all()
     assert (approximate.sum(axis=1) <= 1 + 1e-6).all()
@@ -83,7 +83,7 @@ def test_approximation_is_exact_on_a_chain() -> None:
         if i:
             log_odds[i, i - 1] = 2.0
     np.testing.assert_allclose(
-        pair_probabilities(log_odds, exact_side=0), pair_probabilities(log_odds), rtol=0, atol=1e-6
+        sum_matchings(log_odds, exact_side=0).probabilities, sum_matchings(log_odds).probabilities, rtol=0, atol=1e-6
     )
 
 
@@ -205,9 +205,12 @@ def test_the_threshold_follows_overconfidence(shift: float) -> None:
         for logit, is_right in zip(logits, right, strict=True)
     ]
     start = LinkConfig()
-    moved = fit_link_model(rows).linked_by_size
+    fitted = fit_link_model(rows)
+    moved = fitted.linked_by_size
     expected = np.log(start.linked_by_size / (1 - start.linked_by_size)) - shift
     assert np.log(moved / (1 - moved)) == pytest.approx(expected, abs=0.25)
+    for name in ("linked_on_image", "linked", "linked_together", "least_linked", "certain"):
+        assert (getattr(fitted, name) < getattr(start, name)) == (shift > 0), name
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def test_every_word_list_is_used() -> None:
 
 def test_every_rule_is_used() -> None:
     source = "".join(
-        files("nlp").joinpath(name).read_text(encoding="utf-8") for name in ("context.py", "days.py", "contrast.py", "expressions.py")
+        files("nlp").joinpath(name).read_text(encoding="utf-8")
+        for name in ("context.py", "days.py", "contrast.py", "expressions.py")
     )
     assert all(f'"{rule}"' in source for rule in FILES["shared"]["rules"])
 

@@ -135,6 +135,17 @@ SIZED = [
         "Cyst of the right kidney 12 mm, on the left 15 mm.",
         [("cyst", "right kidney", "RIGHT", 12, None), ("cyst", "left kidney", "LEFT", 15, None)],
     ),
+    (
+        "Nodule 6 mm RUL and 6 mm LUL.",
+        [("nodule", "right upper lobe", "RIGHT", 6, None), ("nodule", "left upper lobe", "LEFT", 6, None)],
+    ),
+    ("2.4 cm segment 8 lesion.", [("lesion", "segment 8", None, 24, None)]),
+    ("5.6 cm tumour abutting aorta.", [("tumor", None, None, 56, None)]),
+    (
+        "There is a 3 mm calculus in the distal ureter, 2 cm above the UVJ.",
+        [("stone", "distal ureter", None, 3, None)],
+    ),
+    ("8mm (prior) vs 10mm (current) nodule in the lingula.", [("nodule", "lingula", "LEFT", 10, 8)]),
     ("The ascending aorta measures 41 mm.", [("ascending aorta", "ascending aorta", None, 41, None)]),
 ]
 
@@ -625,6 +636,128 @@ def test_what_may_not_be_todays_size_is_not_the_size_of_a_lesion(text: str) -> N
         if size.kind is SizeKind.LESION and size.temporality is Temporality.CURRENT
     ]
     assert set(lesion) <= {15.0}
+
+
+GONE = [
+    "At last follow-up the right upper lobe nodule was 9 mm; it is no longer visible.",
+    "The left lower lobe nodule measured 8 mm, but it has resolved.",
+    "The left lower lobe nodule was 8 mm. It has resolved.",
+    "There was an 8 mm nodule in the left lower lobe which has resolved.",
+    "Resolved 8 mm nodule in the left lower lobe.",
+    "8 mm nodule in the left lower lobe: resolved.",
+    "8 mm nodule has since resolved.",
+    "Interval resolution of the 8 mm nodule in the left lower lobe.",
+    "Disappearance of the 8 mm nodule in the right upper lobe.",
+    "The 8 mm nodule in the lingula has disappeared.",
+    "The 8 mm nodule is no longer identified.",
+    "The 8 mm nodule in the lingula is no longer seen.",
+    "Previously seen 8 mm nodule in the left lower lobe is not seen.",
+    "8 mm nodule seen previously is gone.",
+    "The patient had a 3.0 cm left renal mass resected in 2018.",
+    "A 3 cm left renal mass was removed surgically in 2018.",
+    "The 12 mm nodule in the right upper lobe has been removed.",
+    "The 14 mm node in the left axilla was excised.",
+    "The 2.5 cm liver lesion was ablated in 2019.",
+    "Interval resection of the 1.5 cm left upper lobe nodule.",
+    "Interval ablation of the 2.5 cm liver lesion.",
+    "Interval removal of the 5 mm stone.",
+    "Status post resection of a 3 cm left renal mass.",
+    "S/p resection of 3 cm left renal mass.",
+    "3 cm left renal mass, status post resection.",
+    "Status post excision of a 14 mm axillary node.",
+    "The patient underwent resection of a 3 cm left renal mass.",
+    "Resected 3 cm left renal mass.",
+    "Surgically absent 3 cm left renal mass.",
+    "The 5 mm ureteral stone has passed.",
+    "Interval passage of the 5 mm left ureteral stone.",
+]
+
+
+@pytest.mark.parametrize("text", GONE)
+def test_what_is_gone_has_no_size_of_today(text: str) -> None:
+    for given_text in (text, text.upper()):
+        today_there = [f for f in extract(given_text) if today(f) and f.assertion is not Assertion.ABSENT]
+        assert today_there == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Resection margin nodule 8 mm in the left kidney.",
+        "8 mm nodule at the resection margin in the left kidney.",
+        "Status post left nephrectomy with a 3 cm recurrence in the bed.",
+        "Status post resection of a left renal mass with residual 12 mm mass.",
+        "Status post lobectomy, 8 mm nodule in the left lower lobe.",
+        "S/p nephrectomy; 8 mm nodule in the left lung.",
+        "12 mm mass adjacent to the resected liver lesion.",
+        "Incompletely resected 3 cm mass in the left kidney.",
+        "Subtotal resection of the 3 cm mass in the left kidney.",
+        "Planned resection of the 3 cm mass in the left kidney.",
+        "After ablation, residual 12 mm nodule in the liver.",
+        "Ablated lesion in segment 7 measures 3.1 cm.",
+        "Partially resolved 8 mm nodule in the left lower lobe.",
+        "8 mm nodule, not resolved.",
+        "The 8 mm nodule should be resected.",
+        "The 8 mm nodule was not previously seen.",
+        "The effusion has resolved and there is a 6 mm nodule.",
+        "The effusion has resolved. It is 6 mm away. A 6 mm nodule.",
+        "Since resection of the liver lesion, a new 8 mm nodule is seen in the lung.",
+        "Interval resection of the left upper lobe nodule with a new 8 mm nodule in the right upper lobe.",
+        "Status post resection of colon cancer with 12 mm liver metastasis.",
+        "History of resected melanoma, 8 mm nodule in the left lower lobe.",
+        "8 mm nodule in a patient with melanoma resected in 2018.",
+        "The drain was removed and 3 cm collection persists.",
+        "There is an 8 mm nodule. It is not seen on the prior examination.",
+    ],
+)
+def test_what_is_beside_something_gone_is_there(text: str) -> None:
+    (finding,) = [f for f in extract(text) if today(f)]
+    assert finding.assertion is Assertion.PRESENT
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Multiple 6 mm nodules in both lungs.", "OTHER"),
+        ("Two 12 mm nodules in the right upper lobe.", "OTHER"),
+        ("Two 12 mm nodules in the right upper lobe (3/45).", "OTHER"),
+        ("Bilateral 6 mm nodules.", "OTHER"),
+        ("Two nodules of 4 mm each.", "OTHER"),
+        ("Right renal calculi, 4 mm.", "OTHER"),
+        ("Bilateral pleural effusions measuring 20 mm.", "OTHER"),
+        ("Nodules in the right upper lobe. They measure 8 mm.", "OTHER"),
+        ("Nodules in the right upper lobe. The largest measures 8 mm.", "LESION"),
+        ("Multiple nodules measuring up to 6 mm in both lungs.", "LESION"),
+        ("Nodules with a diameter of up to 6 mm in both lungs.", "LESION"),
+        ("Nodules, the largest 8 mm, in the lingula.", "LESION"),
+        ("The largest of the nodules is 8 mm.", "LESION"),
+        ("Two nodules in the right upper lobe, the larger 12 mm.", "LESION"),
+        ("Dominant 12 mm nodule among several nodules.", "LESION"),
+        ("Lymph nodes, one of which measures 12 mm.", "LESION"),
+        ("Bullae reaching 40 mm in the right lung.", "LESION"),
+        ("Metastasis of 12 mm.", "LESION"),
+        ("Ascites of 20 mm.", "LESION"),
+        ("Abscess of 20 mm in the liver.", "LESION"),
+    ],
+)
+def test_one_size_of_many_is_that_of_none(text: str, kind: str) -> None:
+    """A line of that length may be any one of them: only "the largest" and "up to" say which."""
+    (size,) = [size for finding in extract(text) for size in finding.sizes]
+    assert size.kind is SizeKind(kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "anatomy"),
+    [
+        ("T12 lesion 14 mm.", "t12 vertebra"),
+        ("L2 sclerotic lesion 9 mm.", "l2 vertebra"),
+        ("No. 4 station node 9 mm.", "station 4"),
+        ("T2 lesion 9 mm.", None),
+    ],
+)
+def test_a_number_before_a_lesion_is_its_place(text: str, anatomy: str | None) -> None:
+    (finding,) = extract(text)
+    assert finding.anatomy == anatomy
 
 
 @pytest.mark.parametrize(

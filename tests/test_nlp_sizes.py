@@ -159,6 +159,21 @@ BEYOND = [
     "Compared to [DATE], the <size mm=12>12 mm</size> nodule is unchanged.",
     "Dr. [NAME] ([ID]) measured a <size mm=12>12 mm</size> nodule.",
     "CT of [DATE]: <size mm=9 prior>9 mm</size>. Today <size mm=12>12 mm</size>.",
+    # Image references in other dress.
+    "Nodule <size mm=12>12 mm</size> (<image series=3 first=45>image 3-45</image>).",
+    "Nodule <size mm=12>12 mm</size>, <image series=3 first=145>img 3-145</image>.",
+    "Nodule <size mm=12>12 mm</size> (<image first=40 last=45>image 40-45</image>).",
+    "Nodule <size mm=12>12 mm</size> (<image first=30 last=45>images 30-45</image>).",
+    "Nodule <size mm=12>12 mm</size> on <image series=3 first=45>image 45 (series 3)</image>.",
+    "Nodule <size mm=12>12 mm</size> (<image series=3 first=45>img 45/series 3</image>).",
+    "Nodule <size mm=12>12 mm</size> (<image series=3 first=45>im 45; se 3</image>).",
+    "Nodule in the lingula <image series=3 first=45>(S3/45)</image> <size mm=12>12 mm</size>.",
+    "<size mm=12>12 mm</size> lesion in the liver (S5/8).",
+    "<size mm=12>12 mm</size> nodule in the lingula <image series=3 first=45>(3, 45)</image>.",
+    "<size mm=12>12 mm</size> nodule in the lingula <image series=3 first=45>(3.45)</image>.",
+    "<size mm=12>12 mm</size> nodule with an SUV of (3.45).",
+    "<size mm=12>12 mm</size> nodule, volume (1.45).",
+    "Nodule in the lingula (3.45), and in segments (3, 45).",
     # Once known gaps: one unit over a table, priors in brackets, "by" that means "to", a count before the size.
     "Six nodules: RUL <size mm=4>4</size>, RLL <size mm=6>6</size>, LUL <size mm=9>9 mm</size>",
     "Previous values in brackets: right <size mm=12>12 mm</size> (<size mm=9 prior>9 mm</size>)",
@@ -376,6 +391,7 @@ def test_image_references_index_the_text_as_it_came() -> None:
         ("The cysts (4/85-87, and 4/91) are stable.", [(4, 85, 87), (4, 91, 91)]),
         ("On the CTs (12/05 and 14/06) it was stable.", []),
         ("Nodule of 5 mm (4/87 and the next).", []),
+        ("Nodule of 5 mm (S3/45, S3/50).", [(3, 45, 45), (3, 50, 50)]),
     ],
 )
 def test_a_list_of_images_in_brackets(text: str, images: list[tuple[int, int, int]]) -> None:

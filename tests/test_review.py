@@ -306,9 +306,9 @@ class Site:
 
     root: Path
 
-    def make_key(self) -> None:
+    def make_key(self, key: bytes = KEY) -> None:
         descriptor = os.open(self.root / "site.key", os.O_WRONLY | os.O_CREAT, 0o600)
-        os.write(descriptor, KEY)
+        os.write(descriptor, key)
         os.close(descriptor)
 
     def build(self, *reports: Report, extractor: Extractor | None = None, **options: Any) -> Cohort:
@@ -390,6 +390,15 @@ def test_withheld_and_confident_links_are_offered_with_a_picture(site: Site) -> 
     assert find_leaks(cohort.path, ["R/2", "Fall^train0"]) == []
 
 
+def test_what_is_private_is_readable_by_its_owner_alone(site: Site) -> None:
+    """Of the shards the Parquet files are those of the dataset, behind closed folders."""
+    private = site.path.parent
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [private, *private.rglob("*")]}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if path.is_file() and path.suffix != ".parquet"} == {0o600}
+    assert len([path for path in modes if path.parent.name == "shards"]) == 2
+
+
 def test_a_verdict_is_obeyed_kept_and_costs_one_shard(site: Site) -> None:
     wrong, right = (row["lesion_id"] for row in site.rows()[:2])
     before = site.built_at()
@@ -434,6 +443,20 @@ def test_verdicts_of_pairs_that_are_gone_are_kept_and_come_back(site: Site) -> N
     site.build(R_TWO, R_ONE)
     assert next(row for row in site.rows() if row["verdict"])["stale"] == ""
     assert right in {one["lesion_id"] for one in site.links() if one["decision"] == "LINKED"}
+
+
+def test_that_no_verdict_counts_under_another_key_is_said(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    right = site.rows()[0]["lesion_id"]
+    site.judge(**{right.replace("-", "_"): "yes"})
+    assert "verdicts" not in site.build(R_TWO, R_ONE).summary()
+    assert "none of the" not in caplog.text
+    site.path.parent.parent.joinpath("log.txt").unlink()
+    (site.root / "site.key").unlink()
+    site.make_key(bytes(reversed(KEY)))
+    cohort = site.build(R_TWO, R_ONE)
+    assert cohort.run["counts"]["verdicts_lost"] == 1
+    assert "none of the 1 verdicts" in cohort.summary()
+    assert "none of the 1 verdicts in review.csv counts" in (cohort.path / "log.txt").read_text()
 
 
 def test_a_finding_that_moved_keeps_its_verdict(site: Site) -> None:

@@ -19,6 +19,7 @@ from nlp.vocabulary import load_terms
 
 _Parts = frozenset[str]
 _SIDE_OR_NUMBER = re.compile(r"_(?:left|right)(?=_|$)|_?\d+$")
+_LONG_NUMBER = re.compile(r"\d{3}")  # no vertebra and no rib
 _LEAST_SHARE = 0.01
 
 
@@ -60,6 +61,15 @@ def organ_agreement(anatomy: str | None, organ: str | None) -> tuple[bool, float
         return None
     verdict = names[name].holds(said)
     return None if verdict is None else (verdict, _share(said, coarse=names is table.regions))
+
+
+def is_known(organ: str) -> bool:
+    """Whether a locator's name is one of the table: only such a name may be published."""
+    table = _table()
+    names = organ, _SIDE_OR_NUMBER.sub("", organ)
+    return not _LONG_NUMBER.search(organ) and any(
+        name in known for name in names for known in (table.regions, table.classes)
+    )
 
 
 def parts_of(anatomy: str | None) -> frozenset[str]:

@@ -10,10 +10,9 @@ A wrong link is much worse than a withheld one. docs/linking.md has the measured
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import combinations
 from math import log
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from cohort_builder.linking.config import LinkConfig
 from cohort_builder.linking.matching import sum_matchings
+from cohort_builder.linking.references import is_exact_reference, lies_on_image
 from cohort_builder.linking.sizes import (
     in_half_cm,
     keeps_to_half_cm,
@@ -32,25 +32,25 @@ from cohort_builder.linking.sizes import (
 from cohort_builder.linking.terms import (
     Candidate,
     context_of,
-    is_exact_reference,
     row_evidence,
     sizes_of_lesion,
 )
 from cohort_builder.types import Decision, Lesion, Link, Reading
-from nlp.types import Assertion, Finding, ImageReference, Size, SizeKind, Temporality
+from nlp.types import Assertion, Finding, ImageReference, Laterality, Qualifier, Size, SizeKind, Temporality
 
-__all__ = ["LinkConfig", "link", "withhold_contradictions"]
+__all__ = ["LinkConfig", "link"]
 
 FloatArray = NDArray[np.float64]
 
 _ABSORBERS = {SizeKind.DISTANCE, SizeKind.NORMAL_STRUCTURE, SizeKind.OTHER}
-_SIDE_WORDS = frozenset({"left", "right", "bilateral"})
 _RIVALS = 5
+_CERTAIN_SHARE = 0.5
 _WEAK = 1.0  # log odds besides size that change nothing: a side alone
 _LEAST_RIVAL = 0.005
+_NO_RIVAL = 0.02  # times as probable as the best
 _REVIEWED = 12.0  # log odds of what a person saw
-_CERTAIN_SHARE = 0.5
-_BESIDES_SIZE = ("reference", "reference_near", "side", "middle", "organ", "level", "label")
+_BESIDES_SIZE = ("reference", "reference_near", "other_plane", "side", "middle", "organ", "level", "label")
+_BOUNDS = {Qualifier.LESS_THAN, Qualifier.GREATER_THAN}
 
 Pair = tuple[str, str]
 """Finding id and lesion id."""
@@ -109,10 +109,15 @@ def link(
     Raises
     ------
     ValueError
-        If verdicts link one finding to two lesions, or one lesion to two findings.
+        If two findings or two lesions have one id, or if verdicts link one finding to two lesions, or one lesion to two
+        findings.
+    TypeError
+        If a verdict is no bool.
 
     """
     config = config or LinkConfig()
+    _require_unique("findings", [finding.finding_id for finding in findings])
+    _require_unique("lesions", [lesion.lesion_id for lesion in lesions])
     judged = _Judged.of(findings, lesions, verdicts or {})
     left = [lesion for lesion in lesions if lesion.lesion_id not in judged.finding_of]
     open_findings = [finding for finding in findings if finding.finding_id not in judged.lesion_of]
@@ -136,52 +141,9 @@ def link(
     return answers + [alone[id(lesion)] for lesion in lesions if lesion.lesion_id not in taken]
 
 
-def withhold_contradictions(reports: Sequence[tuple[Sequence[Finding], Sequence[Link]]]) -> list[tuple[Link, ...]]:
-    """Withhold the links by which two reports of one patient say different things of one lesion.
-
-    A thorax and an abdomen report of one study each see all its lesions and link on their own, so a size that both name
-    would be linked twice. Findings contradict each other when their sides differ, or when no word of their places is
-    the same. A repeat (an addendum, a final report after a preliminary one) stays linked.
-
-    Parameters
-    ----------
-    reports
-        Findings and ``link``'s answers of each report.
-
-    Returns
-    -------
-    The answers of each report, ``AMBIGUOUS`` where they contradict another's.
-
-    """
-    said: dict[str, list[Finding]] = {}
-    for findings, links in reports:
-        by_id = {finding.finding_id: finding for finding in findings}
-        for one in links:
-            if one.decision is Decision.LINKED and one.lesion_id and one.finding_id:
-                said.setdefault(one.lesion_id, []).append(by_id[one.finding_id])
-    contested = {
-        lesion_id
-        for lesion_id, findings in said.items()
-        if any(_contradict(a, b) for a, b in combinations(findings, 2))
-    }
-    answers = [[answer for one in links for answer in _withheld(one, contested)] for _, links in reports]
-    return [tuple(sorted(links, key=lambda one: one.finding_id is None)) for links in answers]
-
-
-def _contradict(a: Finding, b: Finding) -> bool:
-    if a.laterality is not None and b.laterality is not None and a.laterality is not b.laterality:
-        return True
-    return bool(a.anatomy and b.anatomy and not set(a.anatomy.split()) & set(b.anatomy.split()) - _SIDE_WORDS)
-
-
-def _withheld(one: Link, contested: Container[str]) -> Iterator[Link]:
-    """The answer as it is or, where its lesion is contested, for the finding and for the lesion apart."""
-    if one.decision is not Decision.LINKED or one.lesion_id not in contested:
-        yield one
-        return
-    lesion_rival, finding_rival = ((str(name), one.probability) for name in (one.lesion_id, one.finding_id))
-    yield replace(one, lesion_id=None, decision=Decision.AMBIGUOUS, rivals=(lesion_rival, *one.rivals))
-    yield replace(one, finding_id=None, decision=Decision.UNMATCHED, rivals=(finding_rival,))
+def _require_unique(what: str, ids: Sequence[str]) -> None:
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{len(ids)} {what} have {len(set(ids))} different ids; give each an id of its own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +156,9 @@ class _Judged:
 
     @classmethod
     def of(cls, findings: Sequence[Finding], lesions: Sequence[Lesion], verdicts: Mapping[Pair, bool]) -> _Judged:
+        for is_right in verdicts.values():
+            if not isinstance(is_right, bool | np.bool_):
+                raise TypeError(f"a verdict must be True or False, got a {type(is_right).__name__}")
         known = {finding.finding_id for finding in findings}
         by_id = {lesion.lesion_id: lesion for lesion in lesions}
         here = {pair: right for pair, right in verdicts.items() if pair[0] in known and pair[1] in by_id}
@@ -272,7 +237,8 @@ def _ways_to_read(candidates: Sequence[Candidate], config: LinkConfig) -> list[t
 def _candidates(finding: Finding, reading: Reading, config: LinkConfig) -> list[Candidate]:
     """The lesion a finding speaks of, if it may have been drawn, and its other lengths, which compete.
 
-    Image references point into the current study, so they say nothing about lesions of a prior one.
+    Image references point into the current study, so they say nothing about lesions of a prior one. What lies on both
+    sides is never one lesion: it competes.
     """
     is_current = reading is Reading.CURRENT
     when = Temporality.CURRENT if is_current else Temporality.PRIOR
@@ -280,14 +246,15 @@ def _candidates(finding: Finding, reading: Reading, config: LinkConfig) -> list[
     of_lesion = sizes_of_lesion(size for size in sizes if size.kind is SizeKind.LESION)
     references: tuple[ImageReference, ...] = finding.image_references if is_current else ()
     absent = finding.assertion is Assertion.ABSENT
+    one_lesion = finding.laterality is not Laterality.BILATERAL
     factor = config.uncertain if finding.assertion is Assertion.UNCERTAIN else 1.0
     found = []
     if of_lesion and absent:
         found.append(Candidate(finding, of_lesion, references, factor * config.absorber, linkable=False))
     elif of_lesion:
-        found.append(Candidate(finding, of_lesion, references, factor, linkable=True))
+        found.append(Candidate(finding, of_lesion, references, factor, linkable=one_lesion))
     elif references and not absent and not any(size.kind is SizeKind.LESION for size in finding.sizes):
-        found.append(Candidate(finding, (), references, factor * config.unsized, linkable=True))
+        found.append(Candidate(finding, (), references, factor * config.unsized, linkable=one_lesion))
     found += [
         Candidate(finding, (size,), references, config.absorber, linkable=False)
         for size in sizes
@@ -297,23 +264,19 @@ def _candidates(finding: Finding, reading: Reading, config: LinkConfig) -> list[
 
 
 def _chosen(problem: _Problem, config: LinkConfig) -> frozenset[tuple[int, int]]:
-    """The (candidate, lesion) pairs that are linked: probable enough by themselves or together, and supported.
+    """The (candidate, lesion) pairs that are linked: supported, without rival, and probable by themselves or together.
 
     Together: as many of the most probable pairs as keep the expected precision of the report's links at
-    ``linked_together``, if at least half of them are certain and as much as ``strong`` speaks for
-    these besides sizes.
+    ``linked_together``, if at least half of them are certain and as much as ``strong`` speaks for these besides sizes.
     """
     best = []
     for i, candidate in enumerate(problem.candidates):
         if not candidate.linkable or not problem.lesions:
             continue
         j = _best(problem.probabilities[i], problem.lesions)
-        p, terms = float(problem.probabilities[i, j]), problem.evidence[i][j]
-        if _is_supported(candidate, problem.lesions[j], terms, config):
-            besides = sum(terms.get(name, 0.0) for name in _BESIDES_SIZE)
-            certain = besides >= config.strong and p >= config.certain
-            exact = is_exact_reference(candidate.references, problem.lesions[j])
-            least = config.linked_on_image if exact else _threshold(besides, config)
+        p, terms, least = float(problem.probabilities[i, j]), problem.evidence[i][j], _least(problem, i, j, config)
+        if least <= 1 and (p >= least or least < config.certain):
+            certain = _besides_size(terms) >= config.strong and p >= config.certain
             best.append((p, i, j, p >= least, certain))
     best.sort(key=lambda one: (-round(one[0], 9), problem.candidates[one[1]].finding.finding_id))
     together = certain_ones = 0
@@ -322,7 +285,40 @@ def _chosen(problem: _Problem, config: LinkConfig) -> frozenset[tuple[int, int]]
         expected, certain_ones = expected + p, certain_ones + certain
         enough = certain_ones >= _CERTAIN_SHARE * k and expected >= config.linked_together * k
         together = k if enough and p >= config.least_linked else together
-    return frozenset((i, j) for k, (_, i, j, alone, _) in enumerate(best) if k < together or alone)
+    probable = [(i, j) for k, (_, i, j, alone, _) in enumerate(best) if k < together or alone]
+    return frozenset((i, j) for i, j in probable if not _has_rival(problem, i, j, config))
+
+
+def _least(problem: _Problem, i: int, j: int, config: LinkConfig) -> float:
+    """Least posterior by which the pair is linked; more than 1 where its evidence carries no link."""
+    candidate, lesion, terms = problem.candidates[i], problem.lesions[j], problem.evidence[i][j]
+    if not _is_supported(candidate, lesion, terms, config):
+        return 2.0
+    besides = _besides_size(terms)
+    if not _is_exact(candidate, lesion, terms):
+        return _threshold(besides, config)
+    if min(terms.get("organ", 0.0), terms.get("middle", 0.0)) < 0:
+        return config.certain
+    alone = sum(lies_on_image(candidate.references, other) for other in problem.lesions) < 2
+    return config.linked_on_image if alone else config.linked
+
+
+def _has_rival(problem: _Problem, i: int, j: int, config: LinkConfig) -> bool:
+    """Whether the finding would be linked to another lesion, had this one not been drawn, and is not far from it.
+
+    Of two lesions that are both believable by themselves the likelier one may be the unrelated one.
+    """
+    posterior = problem.probabilities[i]
+    least = max(config.least_rival * (1 - posterior[j]), _NO_RIVAL * posterior[j])
+    return any(p >= least for k, p in enumerate(posterior) if k != j)
+
+
+def _besides_size(evidence: Mapping[str, float]) -> float:
+    return sum(evidence.get(term, 0.0) for term in _BESIDES_SIZE)
+
+
+def _is_exact(candidate: Candidate, lesion: Lesion, evidence: Mapping[str, float]) -> bool:
+    return is_exact_reference(candidate.references, lesion, evidence.get("reference", 0.0))
 
 
 def _threshold(besides: float, config: LinkConfig) -> float:
@@ -355,20 +351,23 @@ def _answer(finding: Finding, problem: _Problem, chosen: Container[tuple[int, in
 def _is_supported(candidate: Candidate, lesion: Lesion, evidence: Mapping[str, float], config: LinkConfig) -> bool:
     """Whether the evidence itself, not the lack of rivals, carries a link, and no part of it speaks against.
 
-    The other side, a place in the middle of the body that the lesion is far from, or an image far from all strokes
-    withhold whatever the rest says; another organ unless the image is exact.
+    The other side, an image far from all strokes, or words beside the line that are another finding's withhold
+    whatever the rest says; a place in the middle of the body that the lesion is far from, and a size that is only a
+    bound, unless the image is exact; another organ unless the size is right besides.
     """
-    exact = is_exact_reference(candidate.references, lesion)
-    organ = evidence.get("organ", 0.0)
-    if any(evidence.get(term, 0.0) < 0 for term in ("side", "middle", "reference")) or (organ < 0 and not exact):
+    exact = _is_exact(candidate, lesion, evidence)
+    if any(evidence.get(term, 0.0) < 0 for term in ("side", "reference", "label")):
         return False
-    besides = sum(evidence.get(term, 0.0) for term in _BESIDES_SIZE)
+    if not exact and any(evidence.get(term, 0.0) < 0 for term in ("organ", "middle")):
+        return False
+    besides = _besides_size(evidence)
     if "size" not in evidence:
-        return exact and besides >= config.min_unsized
-    if evidence["size"] < config.min_size:
+        return exact and besides >= config.min_unsized and evidence.get("organ", 0.0) >= 0
+    if evidence["size"] < (config.strong if evidence.get("organ", 0.0) < 0 else config.min_size):
         return False
     coarse = all(size.roundings_mm[0] > config.coarse_mm for size in candidate.sizes)
-    return exact or not coarse or evidence["size"] + besides >= config.min_coarse
+    bounded = all(size.qualifier in _BOUNDS for size in candidate.sizes)
+    return exact or (not bounded and (not coarse or evidence["size"] + besides >= config.min_coarse))
 
 
 def _unlinked(problem: _Problem) -> Iterable[tuple[Lesion, Link]]:

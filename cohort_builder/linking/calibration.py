@@ -30,6 +30,9 @@ _MEDIANS = tuple(float(v) for v in np.geomspace(0.05, 4.0, 45))
 _LOG_SDS = tuple(float(v) for v in np.geomspace(0.3, 2.0, 18))
 _SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.08, 0.12, 0.2, 0.3)
 _SHIFT_SD = 0.5  # of the posterior's log odds
+_THRESHOLDS = (
+    "linked_on_image", "linked", "linked_by_size", "linked_together", "least_linked", "certain",
+)  # fmt: skip
 _NEWTON_STEPS = 30
 _LEAST_P = 1e-4
 _LOWEST, _HIGHEST = 0.8, 0.9995  # a threshold
@@ -50,7 +53,8 @@ def fit_link_model(rows: Iterable[Mapping[str, Any]], start: LinkConfig | None =
     Returns
     -------
     The configuration with fitted ``noise_median_mm, noise_log_sd, unrelated_size, side_right, organ_right,
-    level_right, reference_exact, reference_near, two_of_two, two_of_one`` and the three thresholds ``linked...``.
+    level_right, reference_exact, reference_near, two_of_two, two_of_one`` and the thresholds ``linked...``,
+    ``least_linked`` and ``certain``, which are compared with posteriors.
     Without rows, ``start``.
 
     Raises
@@ -82,9 +86,7 @@ def fit_link_model(rows: Iterable[Mapping[str, Any]], start: LinkConfig | None =
     beliefs = [(float(row["probability"]), is_right) for is_right, _, row in judged if "probability" in row]
     if beliefs:
         shift = _shift(beliefs)
-        fitted |= {
-            name: _moved(getattr(start, name), shift) for name in ("linked_on_image", "linked", "linked_by_size")
-        }
+        fitted |= {name: _moved(getattr(start, name), shift) for name in _THRESHOLDS}
     return replace(start, **fitted) if judged else start
 
 
@@ -160,4 +162,4 @@ def _moved(threshold: float, shift: float) -> float:
     if threshold >= 1:
         return threshold
     moved = 1 / (1 + exp(shift - log(threshold / (1 - threshold))))
-    return min(max(moved, _LOWEST), max(_HIGHEST, threshold))
+    return min(max(moved, min(_LOWEST, threshold)), max(_HIGHEST, threshold))

@@ -16,15 +16,19 @@ class LinkConfig:
     ----------
     linked_on_image, linked, linked_by_size, strong
         A pair is LINKED from a posterior probability of ``linked_on_image`` on where the lesion is drawn on an image
-        that the finding names; of ``linked_by_size`` where only sizes, or sizes and a side, speak for it; of ``linked``
-        where side, organ, level and label together give log odds of ``strong``; and of something between where they
-        give less. Of sizes
-        alone one has to be surer, because how far they lie from the lines is not known. The defaults keep a precision
-        of 0.99 in every kind of report that was simulated (docs/linking.md has the table).
+        that the finding names, of ``linked`` where another lesion is drawn on it too; of ``linked_by_size`` where only
+        sizes, or sizes and a side, speak for it; of ``linked`` where side, organ, level and label together give log
+        odds of ``strong``; and of something between where they give less. Of sizes alone one has to be surer, because
+        how far they lie from the lines is not known. The defaults keep a precision of 0.99 in every kind of report that
+        was simulated (docs/linking.md has the table).
     linked_together, least_linked, certain
         Where at least half of a report's links have a posterior of ``certain``, with ``strong`` evidence, less
         certain ones are linked too, down to ``least_linked``, as long as the expected precision of all its links is at
-        least ``linked_together``.
+        least ``linked_together``. On a named image another organ, or a place in the middle that the lesion is far from,
+        links from ``certain`` on, the organ only with a size term of ``strong``.
+    least_rival
+        No pair is linked whose finding, had the lesion not been drawn, were another one with this probability: so a
+        lesion more or less hardly ever turns one link into another.
     ambiguous
         A finding that is one of the lesions with at least this probability, but not LINKED, is AMBIGUOUS.
     match_weight
@@ -53,9 +57,11 @@ class LinkConfig:
     two_of_two, two_of_one
         Rates of two axes said where two, and where one, was drawn.
     reference_exact, reference_near, near_images
-        Rates of an image reference that names an image of the lesion, and one within ``near_images`` of it.
-    other_series
-        Log odds of a reference to another series than the lesion is drawn on: it may be drawn on a reformat.
+        Rates of an image reference that names an image of the lesion, and one near it: within ``near_images`` (a whole
+        number), or within half the lesion's long axis where the distance of the slices is known.
+    other_series, other_plane
+        Log odds of a reference to another series than the lesion is drawn on, where nothing on the said image tells how
+        far they lie apart; and of one in another plane (coronal): it may be drawn on a reformat. The former withholds.
     unnamed
         Share of what is said but not drawn that never names an image (an earlier size, say): in reports that name
         images, a finding without one is less likely drawn.
@@ -83,7 +89,8 @@ class LinkConfig:
     linked_by_size: float = 0.985
     strong: float = 2.7
     linked_together: float = 0.977
-    least_linked: float = 0.8
+    least_linked: float = 0.9
+    least_rival: float = 0.9
     certain: float = 0.99
     ambiguous: float = 0.2
     match_weight: float = 20.0
@@ -107,6 +114,7 @@ class LinkConfig:
     reference_near: float = 0.04
     near_images: int = 2
     other_series: float = -2.0
+    other_plane: float = -1.0
     unnamed: float = 0.2
     side_right: float = 0.97
     middle_right: float = 0.7
@@ -127,18 +135,18 @@ class LinkConfig:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
                 raise ConfigError(f"{field.name} must be a finite number, got {value!r}")
-        for name in ("linked_on_image", "linked", "linked_by_size", "linked_together", "least_linked", "certain"):
+        for name in _PROBABLE:
             _require_range(name, getattr(self, name), above=0.5, upto=1)
         least = min(self.linked_on_image, self.linked, self.linked_by_size, self.least_linked)
         _require_range("ambiguous", self.ambiguous, above=0, upto=least)
         for name in _RATES:
-            _require_range(name, getattr(self, name), above=0, upto=1 - 1e-6)
+            _require_between(name, getattr(self, name), 1e-9, 1 - 1e-6)
         _require_range("reference_exact + reference_near", self.reference_exact + self.reference_near, above=0, upto=1)
-        for name in _POSITIVE:
-            _require_range(name, getattr(self, name), above=0)
-        for name in ("drawing_noise", "near_images", "coarse_mm"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
+        for (least, most), names in _BETWEEN.items():
+            for name in names:
+                _require_between(name, getattr(self, name), least, most)
+        if not isinstance(self.near_images, int):
+            raise ConfigError(f"near_images must be a whole number, got {self.near_images!r}")
 
 
 _RATES = (
@@ -146,12 +154,29 @@ _RATES = (
     "reference_exact", "reference_near", "unnamed", "side_right", "middle_right", "organ_right", "level_right",
     "label_right",
 )  # fmt: skip
-_POSITIVE = (
-    "match_weight", "uncertain", "unsized", "absorber", "noise_median_mm", "noise_log_sd", "stated_noise_mm",
-    "background_median_mm", "background_log_sd",
+_PROBABLE = (
+    "linked_on_image", "linked", "linked_by_size", "linked_together", "least_linked", "least_rival", "certain",
 )  # fmt: skip
+_BETWEEN = {
+    (1e-6, 1e6): ("match_weight", "uncertain", "unsized", "absorber"),
+    (1e-2, 1e2): ("noise_median_mm", "stated_noise_mm"),
+    (0.05, 10): ("noise_log_sd", "background_log_sd"),
+    (0.1, 1000): ("background_median_mm",),
+    (0, 1): ("drawing_noise",),
+    (0, 100): ("near_images", "coarse_mm"),
+    (-100, 100): (
+        "strong", "other_series", "other_plane", "drawn_late", "drawn_long_before", "drawn_unsized", "said_unsized",
+        "min_size", "min_unsized", "min_coarse",
+    ),
+}  # fmt: skip
+"""Least and most, by which nothing that is computed of them leaves the range of a float."""
 
 
-def _require_range(name: str, value: float, *, above: float, upto: float = float("inf")) -> None:
+def _require_range(name: str, value: float, *, above: float, upto: float) -> None:
     if not above < value <= upto:
         raise ConfigError(f"{name} must be more than {above} and at most {upto}, got {value!r}")
+
+
+def _require_between(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must be between {least:g} and {most:g}, got {value!r}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from cohort_builder.anatomy.organs import is_known
 from cohort_builder.linking.config import LinkConfig
+from cohort_builder.linking.references import half_axis_mm, images_away, is_near
 from cohort_builder.linking.sizes import Measured, measurements, stated_lengths, text_tolerance_mm
 from cohort_builder.linking.terms import level_agrees, organ_of, side_agrees, sizes_of_lesion
 from cohort_builder.types import Lesion, Link, Reading
@@ -36,6 +38,7 @@ _EXACT, _NEAR, _ELSEWHERE = 2.0, 1.0, 0.0
 _SAYS = {
     "axes": "number of axes", "drawn_unsized": "no size drawn", "said_unsized": "no size said",
     "unnamed": "no image said", "label": "text beside the line", "reviewed": "reviewed",
+    "other_plane": "drawn in another plane",
 }  # fmt: skip
 _NOT_SHOWN = {"prior"}
 _BOUND = {
@@ -88,7 +91,8 @@ def _say(term: str, value: float, finding: Finding, lesion: Lesion) -> str:
             f"{str(said).lower() if said in {Laterality.LEFT, Laterality.RIGHT} else 'other side'} said, {drawn} drawn"
         )
     if term == "organ":
-        organ = _one_of(located.organ for located in lesion.annotations if located.organ is not None)
+        names = (located.organ for located in lesion.annotations)
+        organ = _one_of(name for name in names if name is not None and is_known(name)) or "organ"
         return f"{organ.replace('_', ' ')} {'fits' if value >= 0 else 'does not fit'}"
     if term == "level":
         return f"height in the lungs {'fits' if value >= 0 else 'does not fit'}"
@@ -168,12 +172,11 @@ def pair_features(finding: Finding, lesion: Lesion, config: LinkConfig | None = 
 
 
 def _nearest_reference(finding: Finding, lesion: Lesion, config: LinkConfig) -> float | None:
-    away = [
-        max(reference.image_first - located.instance_number, located.instance_number - reference.image_last, 0)
+    half_mm = half_axis_mm(lesion)
+    found = [
+        _EXACT if away == 0 else _NEAR if is_near(away, located, half_mm, config) else _ELSEWHERE
         for reference in finding.image_references
         for located in lesion.annotations
-        if located.instance_number is not None and reference.series_number in {None, located.series_number}
+        if (away := images_away(reference, located)) is not None
     ]
-    if not away or lesion.reading is not Reading.CURRENT:
-        return None
-    return _EXACT if min(away) == 0 else _NEAR if min(away) <= config.near_images else _ELSEWHERE
+    return max(found, default=None) if lesion.reading is Reading.CURRENT else None

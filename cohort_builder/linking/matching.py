@@ -39,11 +39,6 @@ class Matchings:
     log_weight: float
 
 
-def pair_probabilities(log_odds: FloatArray, *, exact_side: int = EXACT_SIDE) -> FloatArray:
-    """Posterior probability of every pair under the one-to-one constraint: ``sum_matchings`` without the total."""
-    return sum_matchings(log_odds, exact_side=exact_side).probabilities
-
-
 def sum_matchings(log_odds: FloatArray, *, exact_side: int = EXACT_SIDE) -> Matchings:
     """Sum over all partial one-to-one matchings.
 

@@ -33,6 +33,7 @@ _BETWEEN = 0.2  # how often a report says something between its readers
 _SHORT_OVER_LONG, _SHORT_OVER_LONG_SD = 0.75, 0.15
 _ANY_RATIO = 0.1  # share of pairs with any other ratio
 _LEAST_BACKGROUND = 1e-4  # per mm of rounding
+_LEAST_NOISE = 1e-12  # share of the readings: none of the levels is impossible
 _BOUNDS = {Qualifier.UP_TO, Qualifier.AT_LEAST, Qualifier.LESS_THAN, Qualifier.GREATER_THAN}
 
 
@@ -308,7 +309,7 @@ def _normal_cdf(z: float) -> float:
 def noise_prior(config: LinkConfig) -> FloatArray:
     """(level,) prior share of the readings that have each of ``NOISE_MM``."""
     z = np.log(np.array(NOISE_MM) / config.noise_median_mm) / config.noise_log_sd
-    share = np.exp(-0.5 * z**2)
+    share = np.maximum(np.exp(0.5 * ((z**2).min() - z**2)), _LEAST_NOISE)
     total: FloatArray = share / share.sum()
     return total
 

@@ -2,7 +2,7 @@
 
 Absent evidence says nothing (no term). All terms are likelihood ratios: how often the report would say this of this
 lesion, over how often it would say it of any other. Their rates are fields of ``LinkConfig``, to be refitted on
-reviewed links; sizes are in ``size_evidence``.
+reviewed links; sizes are in ``sizes``, images in ``references``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from math import log
 
 from cohort_builder.anatomy.organs import organ_agreement
 from cohort_builder.linking.config import LinkConfig
+from cohort_builder.linking.references import Images, reference_evidence
 from cohort_builder.linking.sizes import Measured, measurements
-from cohort_builder.types import Lesion, LocatedAnnotation, Reading, Side
+from cohort_builder.types import Lesion, Reading, Side
 from nlp.types import Axis, Finding, ImageReference, Laterality, Size
 
 _SIDE_OF = {Laterality.LEFT: Side.LEFT, Laterality.RIGHT: Side.RIGHT}
@@ -31,7 +32,6 @@ _IN_MIDDLE = re.compile(
     r"esophagus|midline)\b"
 )
 _CROSSES_MIDDLE = re.compile(r"\bliver\b")
-_SHORT_SERIES, _LONG_SERIES = 30, 300  # images
 _OF_LUNG = re.compile(r"\b(?:lobes?|lungs?|pulmonary|apex|apical|apices|lung bases?|basal|basilar|lingula)\b")
 _LEVELS = (
     (re.compile(r"\b(?:upper|apex|apical|apices)\b"), (0.5, 1.1)),
@@ -69,8 +69,8 @@ class Context:
     ----------
     log_weight
         Log of the prior odds of any pair.
-    n_images, n_series
-        About how many images a series has, and on how many series was drawn.
+    images
+        The images that were drawn on.
     pairs_drawn
         Share of the measured lesions that have two axes.
     images_named
@@ -83,8 +83,7 @@ class Context:
     """
 
     log_weight: float
-    n_images: int
-    n_series: int
+    images: Images
     pairs_drawn: float
     images_named: float
     words: Mapping[str, float]
@@ -99,8 +98,6 @@ def context_of(
 ) -> Context:
     """Look at a whole reading once."""
     strokes = [located for lesion in lesions for located in lesion.annotations]
-    numbers = [located.instance_number or 0 for located in strokes]
-    numbers += [reference.image_last for candidate in candidates for reference in candidate.references]
     drawn = [measured for lesion in lesions if (measured := measurements(lesion))]
     pairs = sum(all(one.short_mm is not None for one in measured) for measured in drawn)
     said = [candidate for candidate in candidates if candidate.linkable and candidate.sizes]
@@ -109,8 +106,7 @@ def context_of(
     spoken = [finding_words(candidate.finding) for candidate in candidates] if beside else []
     return Context(
         log_weight=log(config.match_weight / (1 + (len(candidates) + len(lesions)) / 2)),
-        n_images=min(max(*numbers, _SHORT_SERIES), _LONG_SERIES) if numbers else _SHORT_SERIES,
-        n_series=len({located.annotation.series_instance_uid for located in strokes}) or 1,
+        images=Images.of(lesions, (reference for one in candidates for reference in one.references)),
         pairs_drawn=(pairs + 1) / (len(drawn) + 2),
         images_named=(naming + 0.5) / (len(said) + 1) if naming else 0.0,
         words={
@@ -150,7 +146,7 @@ def row_evidence(
             terms["drawn_unsized"] = config.drawn_unsized
         elif drawn[j]:
             terms["said_unsized"] = config.said_unsized
-        name, value = _reference_evidence(candidate.references, lesion, context, config)
+        name, value = reference_evidence(candidate.references, lesion, context.images, config)
         terms[name] = value
         terms["side"] = _of_rate(sides[j], config.side_right, _by_chance(sides, j, _SIDE_SHARE))
         terms["middle"] = _of_rate(middles[j], config.middle_right, _by_chance(middles, j, _MIDDLE_SHARE))
@@ -196,56 +192,6 @@ def _axes_evidence(
     rate = config.two_of_two if all(one.short_mm is not None for one in drawn) else config.two_of_one
     any_rate = context.pairs_drawn * config.two_of_two + (1 - context.pairs_drawn) * config.two_of_one
     return log(rate / any_rate) if two else log((1 - rate) / (1 - any_rate))
-
-
-def _reference_evidence(
-    references: Sequence[ImageReference], lesion: Lesion, context: Context, config: LinkConfig
-) -> tuple[str, float | None]:
-    """Name and log odds of the best of the ``references`` over all strokes; None without a comparable one.
-
-    In a short series a lesion is on the said image by chance. A number without its series may count in any of those
-    that were drawn on.
-    """
-    found = (
-        _one_reference(reference, located, context, config)
-        for reference in references
-        for located in lesion.annotations
-    )
-    comparable = [(value, name) for name, value in found if value is not None]
-    if not comparable:
-        return "reference", None
-    value, name = max(comparable)
-    return name, value
-
-
-def _one_reference(
-    reference: ImageReference, located: LocatedAnnotation, context: Context, config: LinkConfig
-) -> tuple[str, float | None]:
-    number = located.instance_number
-    if number is None or (reference.series_number is not None and located.series_number is None):
-        return "reference", None
-    if reference.series_number is not None and reference.series_number != located.series_number:
-        return "reference", config.other_series
-    same_series = 1.0 if reference.series_number is not None else (1 + 1 / context.n_series) / 2
-    away = max(reference.image_first - number, number - reference.image_last, 0)
-    images = 1 + reference.image_last - reference.image_first
-    if away == 0:
-        return "reference", max(log(same_series * config.reference_exact * context.n_images / images), 0.0)
-    if away <= config.near_images:
-        by_chance = 2 * config.near_images / context.n_images
-        return "reference_near", log(same_series * config.reference_near / by_chance)
-    return "reference", log(1 - same_series * (config.reference_exact + config.reference_near) + 1e-3)
-
-
-def is_exact_reference(references: Sequence[ImageReference], lesion: Lesion) -> bool:
-    """Whether a stroke of the lesion lies on an image that the finding names."""
-    return any(
-        located.instance_number is not None
-        and reference.image_first <= located.instance_number <= reference.image_last
-        and reference.series_number in {None, located.series_number}
-        for reference in references
-        for located in lesion.annotations
-    )
 
 
 def side_agrees(finding: Finding, lesion: Lesion) -> bool | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappush, heappushpop
 from itertools import groupby
@@ -288,7 +288,8 @@ def offer_reviews(private: Path, candidates: Iterable[Candidate], limit: int, pr
 
     Returns
     -------
-    ``reviews_open``, ``reviews_judged`` and ``reviews_stale``: how many rows of each.
+    ``reviews_open``, ``reviews_judged`` and ``reviews_stale``: how many rows of each; ``verdicts_lost`` where all
+    verdicts are stale: how many.
 
     """
     path = private / FILE
@@ -301,6 +302,7 @@ def offer_reviews(private: Path, candidates: Iterable[Candidate], limit: int, pr
     judged, offered = _sorted_out(candidates, touched, limit)
     refreshed = {name for candidate in judged for name in _names(candidate)}
     stale = [{**row.cells, "stale": STALE} for name, row in touched.items() if name not in refreshed]
+    lost = _warn_of_lost(touched.values(), refreshed)
     chosen = _share_out(offered, limit)
     if not (chosen or judged or known.rows):
         return Counter()
@@ -310,7 +312,24 @@ def offer_reviews(private: Path, candidates: Iterable[Candidate], limit: int, pr
         write_review(path, [*rows, *stale], known.delimiter)
     except OSError as error:
         logger.warning("%s cannot be written (%s); close it elsewhere and build again", FILE, type(error).__name__)
-    return Counter(reviews_open=len(chosen), reviews_judged=len(judged), reviews_stale=len(stale))
+    counts = Counter(reviews_open=len(chosen), reviews_judged=len(judged), reviews_stale=len(stale))
+    if lost:
+        counts["verdicts_lost"] = lost
+    return counts
+
+
+def _warn_of_lost(rows: Iterable[ReviewRow], refreshed: Container[str]) -> int:
+    """How many verdicts there are if none counts, else 0: with another key nothing is found again."""
+    judged = [row for row in rows if row.right is not None]
+    if not judged or any(row.cells["review_id"] in refreshed for row in judged):
+        return 0
+    logger.warning(
+        "none of the %d verdicts in %s counts: their pairs no longer occur. Verdicts are tied to the site's key: if "
+        "another one was used, build again with the key that they were given under (--key)",
+        len(judged),
+        FILE,
+    )
+    return len(judged)
 
 
 def _names(candidate: Candidate) -> list[str]:
