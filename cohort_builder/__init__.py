@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from cohort_builder.gsps.reader import read_annotations
     from cohort_builder.inspect import Inspection, inspect_export
     from cohort_builder.lesions.locating import group_lesions, locate
-    from cohort_builder.linking.assignment import LinkConfig, link
+    from cohort_builder.linking.assignment import link
+    from cohort_builder.linking.config import LinkConfig
     from cohort_builder.pacs.index import Index, index_export
     from cohort_builder.types import Annotation, Decision, Lesion, Link, LocatedAnnotation, Skip
     from nlp.findings import Extractor
@@ -42,7 +43,7 @@ _HOMES = {
     "Inspection": "cohort_builder.inspect",
     "Lesion": "cohort_builder.types",
     "Link": "cohort_builder.types",
-    "LinkConfig": "cohort_builder.linking.assignment",
+    "LinkConfig": "cohort_builder.linking.config",
     "LocatedAnnotation": "cohort_builder.types",
     "PacsError": "cohort_builder.errors",
     "Report": "nlp.types",

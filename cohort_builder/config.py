@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from cohort_builder.anatomy.locators import LOCATORS
 from cohort_builder.errors import ConfigError
-from cohort_builder.linking.assignment import LinkConfig
+from cohort_builder.linking.config import LinkConfig
 from nlp import EXTRACTORS
 from nlp.reports import OnError, read_reports
 from nlp.types import Report

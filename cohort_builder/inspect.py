@@ -19,7 +19,8 @@ from cohort_builder.config import BuildConfig
 from cohort_builder.engines import Engines
 from cohort_builder.errors import CohortError, ConfigError
 from cohort_builder.executors import load_executor
-from cohort_builder.linking.assignment import LinkConfig, link
+from cohort_builder.linking.assignment import link
+from cohort_builder.linking.config import LinkConfig
 from cohort_builder.pacs.index import index_export, open_index
 from cohort_builder.patient import PatientCase, ReadReport, given_out, lesions_in_scope, read_patient
 from cohort_builder.privacy.pseudonyms import KEY_BYTES, Pseudonyms

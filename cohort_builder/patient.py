@@ -13,7 +13,8 @@ from cohort_builder.anatomy.placing import place_strokes
 from cohort_builder.errors import CohortError
 from cohort_builder.gsps.reader import deduplicate, read_annotations
 from cohort_builder.lesions.locating import group_lesions, locate
-from cohort_builder.linking.assignment import LinkConfig, link
+from cohort_builder.linking.assignment import link
+from cohort_builder.linking.config import LinkConfig
 from cohort_builder.linking.contradictions import withhold_contradictions
 from cohort_builder.privacy.scrub import ScrubError, scrub_report
 from cohort_builder.scope.languages import language_code

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from link_worlds import LOCATED, ROWS, SERIES, Row, World, finding, lesion, line, simulate, size, stroke, worlds
 
 from cohort_builder.errors import ConfigError
-from cohort_builder.linking.assignment import LinkConfig, link
+from cohort_builder.linking.assignment import link
+from cohort_builder.linking.config import LinkConfig
 from cohort_builder.types import Decision, Lesion, Link, Reading, Side
 from nlp.types import Assertion, Axis, Finding, Laterality, Qualifier, Size, SizeKind, Temporality
 

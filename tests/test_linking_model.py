@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from link_worlds import ROWS, SERIES, Row, finding, judged, lesion, line, size, stroke, worlds
 
 from cohort_builder.errors import ConfigError
-from cohort_builder.linking.assignment import LinkConfig, link
+from cohort_builder.linking.assignment import link
 from cohort_builder.linking.calibration import fit_link_model
+from cohort_builder.linking.config import LinkConfig
 from cohort_builder.linking.evidence import FEATURES, explain, pair_features
 from cohort_builder.linking.matching import sum_matchings
 from cohort_builder.types import Decision, Side

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scoping import scope_reports
 from test_scope import FakeIndex, FakeStudy, day
 
 from cohort_builder import SetupError
 from cohort_builder.privacy.pseudonyms import Pseudonyms
-from cohort_builder.scope.joining import scope_reports
 from cohort_builder.scope.languages import language_code
 from cohort_builder.scope.store import ReportStore
 from cohort_builder.types import Skip

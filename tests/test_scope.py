@@ -12,13 +12,14 @@ import pytest
 from dicom import Patient, StudyInfo, ct_series, write
 from hypothesis import given
 from hypothesis import strategies as st
+from scoping import scope_reports
 
 from cohort_builder import ConfigError
 from cohort_builder.pacs.index import index_export
 from cohort_builder.patient import given_out
 from cohort_builder.privacy.pseudonyms import scrub_text
 from cohort_builder.scope.accession import core, is_respelled
-from cohort_builder.scope.joining import Scope, require_a_join, scope_reports
+from cohort_builder.scope.joining import Scope, require_a_join
 from nlp.types import Report
 
 

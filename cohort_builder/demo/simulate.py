@@ -31,7 +31,7 @@ from segmentation.phantoms import Organ, catalogue
 from segmentation.prompts import MASK_TO_LINE
 
 if TYPE_CHECKING:
-    from cohort_builder.linking.evidence import LinkConfig
+    from cohort_builder.linking.config import LinkConfig
 
 _SIDED = {
     Organ.LUNG: ("{side} upper lobe", "{side} lower lobe"),

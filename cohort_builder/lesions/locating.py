@@ -18,7 +18,7 @@ import numpy as np
 from cohort_builder.ct.pixels import read_hounsfield
 from cohort_builder.lesions.body import body_middle_mm
 from cohort_builder.lesions.grouping import POINTING, Stroke, same_thing, strokes_of
-from cohort_builder.linking.evidence import text_tolerance_mm
+from cohort_builder.lesions.stated import text_tolerance_mm
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Point3D, Side, Skip
 from segmentation.geometry import FloatArray, apply_affine, image_points_to_lps, slice_affine
 from segmentation.types import GeometryError

@@ -38,8 +38,6 @@ from cohort_builder.linking.terms import (
 from cohort_builder.types import Decision, Lesion, Link, Reading
 from nlp.types import Assertion, Finding, ImageReference, Laterality, Qualifier, Size, SizeKind, Temporality
 
-__all__ = ["LinkConfig", "link"]
-
 FloatArray = NDArray[np.float64]
 
 _ABSORBERS = {SizeKind.DISTANCE, SizeKind.NORMAL_STRUCTURE, SizeKind.OTHER}

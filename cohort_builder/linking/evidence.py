@@ -12,21 +12,10 @@ from typing import Final
 from cohort_builder.anatomy.organs import is_known
 from cohort_builder.linking.config import LinkConfig
 from cohort_builder.linking.references import half_axis_mm, images_away, is_near
-from cohort_builder.linking.sizes import Measured, measurements, stated_lengths, text_tolerance_mm
+from cohort_builder.linking.sizes import measurements
 from cohort_builder.linking.terms import level_agrees, organ_of, side_agrees, sizes_of_lesion
 from cohort_builder.types import Lesion, Link, Reading
 from nlp.types import Axis, Finding, ImageReference, Laterality, Qualifier, Size, SizeKind, Temporality
-
-__all__ = [
-    "FEATURES",
-    "LinkConfig",
-    "Measured",
-    "explain",
-    "measurements",
-    "pair_features",
-    "stated_lengths",
-    "text_tolerance_mm",
-]
 
 FEATURES: Final = (
     "written_mm", "rounding_mm", "drawn_mm", "two_said", "two_drawn", "reference", "side", "organ", "organ_share",

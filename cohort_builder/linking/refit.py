@@ -13,7 +13,7 @@ from cohort_builder.bookkeeping import write_atomically
 from cohort_builder.config import BuildConfig
 from cohort_builder.errors import ConfigError
 from cohort_builder.linking.calibration import fit_link_model
-from cohort_builder.linking.evidence import LinkConfig
+from cohort_builder.linking.config import LinkConfig
 from cohort_builder.review.file import ReviewRow, read_review
 from cohort_builder.review.judging import FILE, JUDGED
 

@@ -14,8 +14,9 @@ from statistics import median, pstdev
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort_builder.lesions.stated import stated_lengths
 from cohort_builder.linking.config import LinkConfig
-from cohort_builder.types import AnnotationKind, Lesion, LocatedAnnotation
+from cohort_builder.types import AnnotationKind, Lesion
 from nlp.types import Axis, Qualifier, Size
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +28,6 @@ HALF_CM_MM = 2.5
 """Half of the step in which a report that keeps to half centimetres writes."""
 
 _FINEST_ROUNDING_MM = 0.05  # "12.43 mm" is not meant to the hundredth
-_TEXT_TOLERANCE_MM, _TEXT_TOLERANCE = 0.6, 0.03
 _EQUAL_MM = 0.7  # standard deviation between lesions of equal size
 _BETWEEN = 0.2  # how often a report says something between its readers
 _SHORT_OVER_LONG, _SHORT_OVER_LONG_SD = 0.75, 0.15
@@ -48,21 +48,6 @@ class Measured:
     short_mm: float | None
     stated: bool = False
     spread_mm: float = 0.0
-
-
-def text_tolerance_mm(drawn_mm: float) -> float:
-    """How far a number beside a line may be from the line's own length, viewers' rounding of points considered."""
-    return max(_TEXT_TOLERANCE_MM, _TEXT_TOLERANCE * drawn_mm)
-
-
-def stated_lengths(located: LocatedAnnotation) -> tuple[float, ...]:
-    """The drawn lengths, longest first, each replaced by the number that stands beside it where the two agree."""
-    stated = located.annotation.stated_mm
-    lengths = []
-    for drawn in located.diameters_mm:
-        nearest = min(stated, key=lambda value: (abs(value - drawn), value), default=drawn)
-        lengths.append(nearest if abs(nearest - drawn) <= text_tolerance_mm(drawn) else drawn)
-    return tuple(sorted(lengths, reverse=True))
 
 
 def measurements(lesion: Lesion) -> list[Measured]:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from cohort_builder.errors import ConfigError
 from cohort_builder.linking.assignment import link
-from cohort_builder.linking.evidence import LinkConfig, explain, pair_features
+from cohort_builder.linking.config import LinkConfig
+from cohort_builder.linking.evidence import explain, pair_features
 from cohort_builder.patient import PatientCase, ReadReport, lesions_in_scope
 from cohort_builder.review.file import STALE, ReviewRow, cell_text, read_review, write_review
 from cohort_builder.review.pictures import draw_reviews, image_of

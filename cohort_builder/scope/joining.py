@@ -115,44 +115,6 @@ class Scope:
             raise ValueError("a scope needs at least one study that is read")
 
 
-def scope_reports(reports: Iterable[Report], index: StudyIndex) -> tuple[list[Scope], list[Skip]]:
-    """Join reports to studies: by accession number, else Study Instance UID, else patient and date.
-
-    What it compares with are the earlier studies of the patient. Where its comparison section names days, only those
-    of a day that the text names (``scope.comparison``): the size of a prior that is not
-    in the export must not meet the lesions of another one. A study of the same day is neither.
-
-    Parameters
-    ----------
-    reports
-        One or several a study, each of one or several studies.
-    index
-        Of the PACS export.
-
-    Returns
-    -------
-    list of Scope
-        In the order of ``reports``.
-    list of Skip
-        ``item`` is the report's own id, to be keyed before it is published. Reasons: ``no_study_key`` (nothing to join
-        by), ``study_not_in_export``, ``ambiguous_study`` (one number at two patients, several studies on one day),
-        ``patient_mismatch``, ``date_mismatch`` and ``conflicting_keys`` (two keys name different patients, days or
-        studies), and ``part_of_studies_absent`` (the report is used, for the studies that are there).
-    """
-    join = ReportJoin(index)
-    scopes: list[Scope] = []
-    skips: list[Skip] = []
-    for report in reports:
-        outcome = join.scope(report)
-        if isinstance(outcome, Scope):
-            scopes.append(outcome)
-            if join.is_partly_absent(report, outcome):
-                skips.append(partly_absent(report.report_id))
-        else:
-            skips.append(outcome)
-    return scopes, skips
-
-
 _DETAILS = {
     "no_study_key": (
         "the report names no accession number, no Study Instance UID, and not both patient and date; add one of them"
@@ -195,7 +157,17 @@ class ReportJoin:
                 self._by_core.setdefault(core(number), []).append(study)
 
     def scope(self, report: Report) -> Scope | Skip:
-        """Join one report, or say why not."""
+        """Join one report by accession number, else Study Instance UID, else patient and date, or say why not.
+
+        What it compares with are the earlier studies of the patient. Where its comparison section names days, only
+        those of a day that the text names (``comparison.py``): the size of a prior that is not in the export must not
+        meet the lesions of another one. A study of the same day is neither.
+
+        The ``item`` of a Skip is the report's own id, to be keyed before it is published. Reasons: ``no_study_key``
+        (nothing to join by), ``study_not_in_export``, ``ambiguous_study`` (one number at two patients, several studies
+        on one day), ``patient_mismatch``, ``date_mismatch`` and ``conflicting_keys`` (two keys name different patients,
+        days or studies).
+        """
         numbers = _cleaned(report.accession_numbers)
         uids = _cleaned(report.study_instance_uids)
         patient, day = _clean(report.patient_id), report.study_date
