@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cohort_builder.anatomy.locators import AnatomyLocator
+    from cohort_builder.annotations import read_annotations
     from cohort_builder.build import build_cohort
     from cohort_builder.cohort import Cohort, open_cohort
     from cohort_builder.config import BuildConfig
     from cohort_builder.ct.series import load_volume
     from cohort_builder.errors import CohortError, ConfigError, PacsError, SetupError, TooManySkips
-    from cohort_builder.gsps.reader import read_annotations
     from cohort_builder.inspect import Inspection, inspect_export
     from cohort_builder.lesions.locating import group_lesions, locate
     from cohort_builder.linking.assignment import link
@@ -59,7 +59,7 @@ _HOMES = {
     "load_volume": "cohort_builder.ct.series",
     "locate": "cohort_builder.lesions.locating",
     "open_cohort": "cohort_builder.cohort",
-    "read_annotations": "cohort_builder.gsps.reader",
+    "read_annotations": "cohort_builder.annotations",
 }
 
 __all__ = [

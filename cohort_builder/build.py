@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from cohort_builder.bookkeeping import stamp, versions, write_atomically, write_lines
+from cohort_builder.bookkeeping import versions, write_atomically, write_lines
 from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct.pixels import installed_decoders
@@ -202,17 +202,14 @@ class _Run:
         megabytes: dict[str, float] = {}
         signatures: dict[str, str] = {}
         for patient_key in index.patient_keys():
-            drawn = [
-                path for s in index.studies_of(patient_key) for path in index.presentation_states(s.study_instance_uid)
-            ]
+            drawn = any(index.annotation_objects(s.study_instance_uid) for s in index.studies_of(patient_key))
             reports = store.digests_of(patient_key)
             if drawn or reports:
                 instances = [i for s in index.studies_of(patient_key) for i in _instances(index, s.study_instance_uid)]
                 megabytes[patient_key] = sum((i.rows or 0) * (i.columns or 0) * 2e-6 for i in instances)
-                files = [stamp(path) for path in (*drawn, *(i.path for i in instances))]
                 names = sorted({name for s in index.studies_of(patient_key) for name in s.identifiers})
                 said = self._verdicts_of(patient_key)
-                signatures[patient_key] = signature([sorted(files), names, reports, said])
+                signatures[patient_key] = signature([index.fingerprint(patient_key), names, reports, said])
         self.counts.update(patients_planned=len(megabytes))
         content = {
             "software": self.software,

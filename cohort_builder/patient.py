@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cohort_builder.anatomy.placing import place_strokes
+from cohort_builder.annotations import deduplicate, read_annotations
 from cohort_builder.errors import CohortError
-from cohort_builder.gsps.reader import deduplicate, read_annotations
 from cohort_builder.lesions.locating import group_lesions, locate
 from cohort_builder.linking.assignment import link
 from cohort_builder.linking.config import LinkConfig
@@ -111,8 +111,8 @@ def read_lesions(
     """Every lesion drawn in the studies of one patient, with its organ in those that are ``spoken_of``."""
     annotations, skips = [], []
     for study in index.studies_of(patient_key):
-        for path in index.presentation_states(study.study_instance_uid):
-            found, lost = read_annotations(path)
+        for drawn in index.annotation_objects(study.study_instance_uid):
+            found, lost = read_annotations(drawn)
             annotations += found
             skips += lost
     annotations, lost = deduplicate(annotations)

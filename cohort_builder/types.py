@@ -33,6 +33,8 @@ _N_POINTS = {
     AnnotationKind.BIDIMENSIONAL: 4,
     AnnotationKind.ARROW: 2,
     AnnotationKind.POINTER: 1,
+    AnnotationKind.ELLIPSE: 4,
+    AnnotationKind.BOX: 4,
 }
 
 
@@ -62,12 +64,17 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an annotation stands: the object's SOP Instance UID, the item in it, and the rule that recognised it."""
+    """Where an annotation stands: the object's SOP Instance UID, the item in it, and the rule that recognised it.
+
+    ``kind`` is the kind of object (``GSPS``, ``SR``); ``confidence`` (0 to 1) how sure the rule is that this is what
+    was drawn, a judgement by encoding and not a measured rate (docs/annotations.md).
+    """
 
     sop_instance_uid: str
     item: str
     rule: str
     kind: str = "GSPS"
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,9 @@ class Annotation:
     """One annotation as drawn, readable without any CT.
 
     ``points`` are (column, row) with (0, 0) at the top left *corner* of the first pixel: the two ends of a line; long
-    axis then short axis of a pair; tail then head of an arrow; the anchor of a pointer. ``label`` is the raw text that
+    axis then short axis of a pair, and of an ellipse, which they are inscribed in; tail then head of an arrow; the
+    anchor of a pointer; the four corners of a box, in order round it; the vertices of an outline (at least 3, the first
+    not repeated), in order. ``frame_number`` (from 1) is that of a multi-frame image. ``label`` is the raw text that
     stands beside it: private, never published.
     """
 

@@ -27,8 +27,8 @@ from dicom import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cohort_builder.annotations import deduplicate, read_annotations
 from cohort_builder.gsps.items import lengths_mm
-from cohort_builder.gsps.reader import deduplicate, read_annotations
 from cohort_builder.types import AnnotationKind
 
 CT = ct_series(4)

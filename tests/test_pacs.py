@@ -57,7 +57,7 @@ def test_a_tree_is_indexed_whole(export):
     assert index.studies_of("nobody") == []
     assert index.study("1.2.3") is None
     assert index.series_of(study.study_instance_uid) == sorted([series_uid(), series_uid(number=1)])
-    assert index.presentation_states(study.study_instance_uid) == [export / "ü" / "pr" / "IM0000"]
+    assert [i.path for i in index.annotation_objects(study.study_instance_uid)] == [export / "ü" / "pr" / "IM0000"]
 
 
 def test_geometry_is_what_the_file_says(export):
@@ -230,9 +230,9 @@ def test_a_state_belongs_to_the_study_of_its_images(tmp_path):
     (second,) = write([lonely], tmp_path / "pr2")
     write(ct, tmp_path / "ct")
     index = index_export(tmp_path)
-    assert index.presentation_states(STUDY.study_instance_uid) == [first]
-    assert index.presentation_states(state.StudyInstanceUID) == []
-    assert index.presentation_states(lonely.StudyInstanceUID) == [second]
+    assert [i.path for i in index.annotation_objects(STUDY.study_instance_uid)] == [first]
+    assert index.annotation_objects(state.StudyInstanceUID) == []
+    assert [i.path for i in index.annotation_objects(lonely.StudyInstanceUID)] == [second]
 
 
 def test_patients_are_told_apart_by_id(tmp_path):
@@ -259,7 +259,7 @@ def snapshot(index):
         index.counts,
         index.studies(),
         [index.instances(s) for study in index.studies() for s in index.series_of(study.study_instance_uid)],
-        [index.presentation_states(study.study_instance_uid) for study in index.studies()],
+        [index.annotation_objects(study.study_instance_uid) for study in index.studies()],
         [(s.reason, s.private) for s in index.skips],
     )
 

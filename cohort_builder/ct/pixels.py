@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort_builder.pacs.elements import READ_ERRORS, integer, quietly, text
+from cohort_builder.pacs.objects import open_object
 from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def read_hounsfield(instance: Instance) -> NDArray[np.int16]:
     import pydicom
 
     try:
-        with quietly():
-            ds = pydicom.dcmread(instance.path, force=True)
+        with quietly(), open_object(instance) as stream:
+            ds = pydicom.dcmread(stream, force=True)
             _require_same(ds, instance)
             raw = np.asarray(_decoded(ds))
     except READ_ERRORS as error:

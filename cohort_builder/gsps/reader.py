@@ -13,14 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cohort_builder.gsps.captions import Caption, captions_of
 from cohort_builder.gsps.graphics import classify
 from cohort_builder.gsps.items import DrawnText, Item, Target, read_items
 from cohort_builder.gsps.strokes import Hints, Number, Polyline, Shape
-from cohort_builder.pacs.elements import READ_ERRORS, is_truncated, is_uid, quietly, sequence, text
+from cohort_builder.pacs.elements import is_uid, sequence, text
 from cohort_builder.types import Annotation, AnnotationKind, Skip, Source
 
 if TYPE_CHECKING:
@@ -69,85 +68,9 @@ _DETAILS = {
 _SESSION_KEY = secrets.token_bytes(16)  # equal names get equal codes within this process, and no code leads to a name
 
 
-def read_annotations(path_or_dataset: str | Path | Dataset) -> tuple[list[Annotation], list[Skip]]:
-    """Read what is drawn in one presentation state.
-
-    Parameters
-    ----------
-    path_or_dataset
-        A file or a pydicom dataset.
-
-    Returns
-    -------
-    Annotations in the order of the object, and a Skip for everything that is not one of the encodings read
-    (docs/skips.md lists the reasons). ``Annotation.points`` are (column, row) as stored, corner origin.
-    ``annotation_id`` is the SOP Instance UID, a slash and ``Source.item``: the numbers, from 1, of the graphic
-    annotation item and of the first graphic object in it. ``stated_mm`` are lengths written beside it, ``label`` the
-    raw text (private). ``drawn_by_group`` tells readers apart within one process only: it is a keyed code, and the key
-    is never kept.
-
-    """
-    with quietly():
-        if not isinstance(path_or_dataset, str | Path):
-            return _Reader(path_or_dataset, None).read()
-        path = Path(path_or_dataset)
-        loaded = _load(path)
-        return ([], [loaded]) if isinstance(loaded, Skip) else _Reader(loaded, path).read()
-
-
-def deduplicate(annotations: Iterable[Annotation]) -> tuple[list[Annotation], list[Skip]]:
-    """Of the same annotation saved several times, keep the one in the newest presentation state.
-
-    The same means: the same image, kind and points (to 0.1 pixel, whichever end comes first).
-
-    Returns
-    -------
-    The annotations kept, in the order given, and a Skip ``superseded`` for each of the others.
-
-    """
-    annotations = list(annotations)
-    newest: dict[tuple[object, ...], Annotation] = {}
-    for annotation in annotations:
-        before = newest.get(_identity(annotation))
-        if before is None or _age(annotation) > _age(before):
-            newest[_identity(annotation)] = annotation
-    kept = {id(annotation) for annotation in newest.values()}
-    skips = [
-        Skip(
-            "annotations",
-            annotation.annotation_id,
-            "superseded",
-            "the same annotation stands in a newer presentation state",
-            private={"sop_instance_uid": annotation.source.sop_instance_uid, "item": annotation.source.item},
-        )
-        for annotation in annotations
-        if id(annotation) not in kept
-    ]
-    return [annotation for annotation in annotations if id(annotation) in kept], skips
-
-
-def _identity(annotation: Annotation) -> tuple[object, ...]:
-    points = [(round(x, 1), round(y, 1)) for x, y in annotation.points]
-    if annotation.kind in {AnnotationKind.LINE, AnnotationKind.BIDIMENSIONAL}:
-        points = [point for i in range(0, len(points), 2) for point in sorted(points[i : i + 2])]
-    return annotation.sop_instance_uid, annotation.frame_number, annotation.kind, tuple(points)
-
-
-def _age(annotation: Annotation) -> tuple[str, str]:
-    return annotation.drawn_at.isoformat() if annotation.drawn_at else "", annotation.annotation_id
-
-
-def _load(path: Path) -> Dataset | Skip:
-    import pydicom
-
-    try:
-        ds = pydicom.dcmread(path, force=True)
-        if not is_truncated(ds):
-            return ds
-        reason, detail = "truncated", "the file ends in the middle; export it again"
-    except READ_ERRORS as error:
-        reason, detail = "unreadable_dicom", f"the presentation state cannot be parsed ({type(error).__name__})"
-    return Skip("annotations", "presentation state", reason, detail, failure=True, private={"path": str(path)})
+def read_state(ds: Dataset, private: Mapping[str, str]) -> tuple[list[Annotation], list[Skip]]:
+    """Read what is drawn in one presentation state; ``private`` goes into every Skip."""
+    return _Reader(ds, private).read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +85,8 @@ class _Bundle:
 class _Reader:
     """Reads one presentation state."""
 
-    def __init__(self, ds: Dataset, path: Path | None) -> None:
-        self._ds, self._path = ds, path
+    def __init__(self, ds: Dataset, private: Mapping[str, str]) -> None:
+        self._ds, self._private = ds, private
         uid = text(ds, "SOPInstanceUID")
         self._uid = uid if uid is not None and is_uid(uid) else ""
         self._skips: list[Skip] = []
@@ -247,9 +170,7 @@ class _Reader:
 
     def _skip(self, number: tuple[int, ...], reason: str, detail: str, *, failure: bool = False) -> None:
         place = ".".join(str(n) for n in number)
-        private = {"sop_instance_uid": self._uid, "item": place}
-        if self._path is not None:
-            private["path"] = str(self._path)
+        private = {"sop_instance_uid": self._uid, "item": place, **self._private}
         item = f"{self._uid}/{place}" if place else self._uid or "presentation state"
         self._skips.append(Skip("annotations", item, reason, detail, failure=failure, private=private))
 

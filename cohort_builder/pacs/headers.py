@@ -25,7 +25,7 @@ from cohort_builder.pacs.elements import (
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-CT, PRESENTATION_STATE, OTHER = "ct", "presentation_state", "other"
+CT, PRESENTATION_STATE, STRUCTURED_REPORT, OTHER = "ct", "presentation_state", "structured_report", "other"
 
 _CT_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 _PR_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.11."
@@ -58,6 +58,10 @@ class HeaderError(Exception):
 class Instance:
     """The header of one image, in the standard's units: LPS mm, ``pixel_spacing`` (between rows, between columns).
 
+    Its bytes are read through ``cohort_builder.pacs.objects``: they are the file ``path``; or the ``member`` of the zip
+    ``path``; or lie on ``server`` until they are fetched to ``path``. ``frame_number`` (from 1) is set where the image
+    is one frame of a multi-frame object: geometry is then that frame's, ``pixel_offset`` and ``pixel_length`` still
+    those of the whole Pixel Data value, counted from the start of the object (None: not known, or deflated).
     ``series_description`` is private. What is absent, malformed or not finite is None.
     """
 
@@ -97,6 +101,18 @@ class Instance:
     contrast_agent: str | None = None
     body_part_examined: str | None = None
     patient_position: str | None = None
+    software_versions: str | None = None
+    samples_per_pixel: int | None = None
+    photometric_interpretation: str | None = None
+    bits_allocated: int | None = None
+    bits_stored: int | None = None
+    high_bit: int | None = None
+    pixel_representation: int | None = None
+    pixel_offset: int | None = None
+    pixel_length: int | None = None
+    frame_number: int | None = None
+    member: str = ""
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +129,17 @@ class StudyHeader:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One DICOM file; ``references`` are the SOP Instance UIDs of the images that a presentation state applies to."""
+    """One DICOM object.
+
+    ``references`` are the SOP Instance UIDs of the images that a presentation state or a structured report applies to;
+    ``frames`` the images of a multi-frame object, in order.
+    """
 
     kind: str
     instance: Instance
     study: StudyHeader
     references: tuple[str, ...] = ()
+    frames: tuple[Instance, ...] = ()
 
 
 def read_header(path: Path) -> Header | None:

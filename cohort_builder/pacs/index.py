@@ -6,24 +6,27 @@ private: it holds patients' identifiers.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs import store
 from cohort_builder.pacs.elements import is_uid
-from cohort_builder.pacs.headers import CT, PRESENTATION_STATE, HeaderError, Instance, read_header
+from cohort_builder.pacs.headers import CT, PRESENTATION_STATE, HeaderError, Instance
+from cohort_builder.pacs.sources import Entry, Passed
+from cohort_builder.pacs.sources.folder import Folder
 from cohort_builder.types import Skip
 
 if TYPE_CHECKING:
     from cohort_builder.pacs.headers import StudyHeader
+    from cohort_builder.pacs.sources import Source
 
 __all__ = ["Index", "Instance", "Study", "index_export", "open_index"]
 
@@ -82,18 +85,18 @@ def index_export(
     if not root.is_dir():
         what = "is a file; give the folder of an export" if root.exists() else "does not exist; check the path"
         raise PacsError(f"pacs_export {what}")
-    root = root.resolve()
+    source = Folder(root)
     path = None if index is None else Path(index).resolve()
-    connection = store.create(path, root)
+    connection = store.create(path, source.name)
     try:
-        links = _update(connection, root, path, progress or _ignore)
+        links = _update(connection, source, path, progress or _ignore)
         _require_dicom(connection, links)
         _settle(connection)
         store.set_meta(connection, links=str(links), complete="1")
     except BaseException:
         connection.close()
         raise
-    return Index(connection, path)
+    return Index(connection, path, source)
 
 
 def open_index(path: str | Path) -> Index:
@@ -106,15 +109,15 @@ def open_index(path: str | Path) -> Index:
 
     """
     resolved = Path(path).resolve()
-    return Index(store.open_readonly(resolved), resolved)
+    connection = store.open_readonly(resolved)
+    return Index(connection, resolved, Folder(Path(store.get_meta(connection, "source"))))
 
 
 class Index:
     """What an export holds. Made by ``index_export`` or ``open_index``; one in a file pickles by its path."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
-        self._connection, self.path = connection, path
-        self._root = Path(store.get_meta(connection, "root"))
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, source: Source) -> None:
+        self._connection, self.path, self._source = connection, path, source
 
     def __reduce__(self) -> tuple[Callable[[str], Index], tuple[str]]:
         if self.path is None:
@@ -152,28 +155,44 @@ class Index:
         return [series for (series,) in rows]
 
     def instances(self, series_instance_uid: str) -> list[Instance]:
-        """Images of one series, in order of path."""
+        """Images of one series, in order of name; those of a multi-frame object frame by frame."""
         rows = self._connection.execute(
             "SELECT path, instance FROM files WHERE series = ? AND kept ORDER BY path", (series_instance_uid,)
         )
-        return [store.instance_from(self._path(name), content) for name, content in rows]
+        return [self._instance(name, content) for name, content in rows]
 
-    def instance(self, sop_instance_uid: str) -> Instance | None:
-        """One object by its SOP Instance UID, of whatever modality, or None."""
+    def instance(self, sop_instance_uid: str, frame_number: int | None = None) -> Instance | None:  # noqa: ARG002 - to come
+        """One object by its SOP Instance UID, of whatever modality, or one frame (from 1) of it; None if it is absent.
+
+        Without ``frame_number`` a multi-frame object is given as a whole, with the geometry that all its frames share.
+        """
         row = self._connection.execute(
             "SELECT path, instance FROM files WHERE sop = ? AND kept", (sop_instance_uid,)
         ).fetchone()
-        return None if row is None else store.instance_from(self._path(row[0]), row[1])
+        return None if row is None else self._instance(*row)
 
-    def presentation_states(self, study_instance_uid: str) -> list[Path]:
-        """Files of the presentation states drawn on images of a study, in order of path.
+    def annotation_objects(self, study_instance_uid: str) -> list[Instance]:
+        """Presentation states and structured reports drawn on images of a study, in order of name.
 
-        A state belongs to the study that most of its referenced images lie in; to its own, if none is in the export.
+        An object belongs to the study that most of its referenced images lie in; to its own, if none is in the export.
         """
         rows = self._connection.execute(
-            "SELECT path FROM files WHERE home = ? AND kept ORDER BY path", (study_instance_uid,)
+            "SELECT path, instance FROM files WHERE home = ? AND kept ORDER BY path", (study_instance_uid,)
         )
-        return [self._path(name) for (name,) in rows]
+        return [self._instance(name, content) for name, content in rows]
+
+    def fingerprint(self, patient_key: str) -> str:
+        """Equal as long as no CT image, presentation state or structured report of the patient changed."""
+        digest = blake2b(digest_size=16)
+        for study in self._by_patient.get(patient_key, ()):
+            rows = self._connection.execute(
+                "SELECT path, size, mtime_ns FROM files WHERE (home = ?1 OR (study = ?1 AND kind = ?2)) AND kept "
+                "ORDER BY path",
+                (study.study_instance_uid, CT),
+            )
+            for row in rows:
+                digest.update(repr(row).encode())
+        return digest.hexdigest()
 
     @property
     def skips(self) -> list[Skip]:
@@ -182,7 +201,7 @@ class Index:
             "SELECT id, path, reason, detail FROM files WHERE reason IS NOT NULL ORDER BY path"
         )
         skips = [
-            Skip("index", f"file/{i}", reason, detail, failure=True, private={"path": str(self._path(name))})
+            Skip("index", f"file/{i}", reason, detail, failure=True, private={"path": self._told(name)})
             for i, name, reason, detail in rows
         ]
         rows = self._connection.execute("SELECT reason, uid FROM conflicts ORDER BY reason, uid")
@@ -212,8 +231,13 @@ class Index:
             "patients": len(self._by_patient),
         }
 
-    def _path(self, name: bytes) -> Path:
-        return self._root / os.fsdecode(name)
+    def _instance(self, name: bytes, content: str) -> Instance:
+        path, member, server = self._source.place(name)
+        return replace(store.instance_from(path, content), member=member, server=server)
+
+    def _told(self, name: bytes) -> str:
+        path, member, server = self._source.place(name)
+        return " ".join(part for part in (server, str(path), member) if part)
 
     @cached_property
     def _studies(self) -> dict[str, Study]:
@@ -274,22 +298,26 @@ def _ignore(_n: int) -> None:
     """No progress asked for."""
 
 
-def _update(connection: sqlite3.Connection, root: Path, own: Path | None, progress: Callable[[int], None]) -> int:
-    """Bring ``files`` up to date with the tree under ``root``; returns the number of links passed over."""
+def _update(connection: sqlite3.Connection, source: Source, own: Path | None, progress: Callable[[int], None]) -> int:
+    """Bring ``files`` up to date with the export; returns the number of links passed over."""
     rows = connection.execute("SELECT id, path, kind, size, mtime_ns FROM files")
     known = {name: (i, kind, size, mtime) for i, name, kind, size, mtime in rows}
     store.set_meta(connection, complete="0")
     links = pending = 0
     connection.execute("BEGIN")
-    for entry in _walk(root):
-        if isinstance(entry, _Link):
+    for entry in source.entries():
+        if isinstance(entry, Passed):
             links += 1
             continue
-        if own is not None and entry.path.parent == own.parent and entry.path.name.startswith(own.name):
+        if (
+            own is not None
+            and (path := source.place(entry.name)[0]).parent == own.parent
+            and path.name.startswith(own.name)
+        ):
             continue
         before = known.pop(entry.name, None)
-        if before is None or before[1] == store.BROKEN or before[2:] != (entry.size, entry.mtime_ns):
-            _index_file(connection, entry)
+        if before is None or before[1] == store.BROKEN or before[2:] != (entry.size, entry.changed):
+            _index_file(connection, source, entry)
             pending += 1
         progress(1)
         if pending >= _BATCH:
@@ -301,52 +329,13 @@ def _update(connection: sqlite3.Connection, root: Path, own: Path | None, progre
     return links
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A regular file, or a folder that cannot be listed (``size`` -1). ``name`` is its path below the root."""
-
-    path: Path
-    name: bytes
-    size: int
-    mtime_ns: int
-
-
-class _Link:
-    """A symbolic link, passed over: it may lead out of the export or in a circle."""
-
-
-def _walk(root: Path) -> Iterator[_File | _Link]:
-    """Regular files in sorted order, folder by folder."""
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-        except OSError:
-            yield _File(folder, os.fsencode(folder.relative_to(root)), -1, 0)
-            continue
-        inner = []
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_symlink():
-                yield _Link()
-            elif entry.is_dir(follow_symlinks=False):
-                inner.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                yield _File(path, os.fsencode(path.relative_to(root)), status.st_size, status.st_mtime_ns)
-        folders.extend(reversed(inner))
-
-
-def _index_file(connection: sqlite3.Connection, entry: _File) -> None:
+def _index_file(connection: sqlite3.Connection, source: Source, entry: Entry) -> None:
     try:
-        if entry.size < 0:
-            raise HeaderError("unreadable_folder", "the folder cannot be listed; check its permissions")  # noqa: TRY301
-        header = read_header(entry.path)
+        header = source.read(entry)
     except HeaderError as error:
-        store.put(connection, entry.name, entry.size, entry.mtime_ns, error)
+        store.put(connection, entry.name, entry.size, entry.changed, error)
     else:
-        store.put(connection, entry.name, entry.size, entry.mtime_ns, header)
+        store.put(connection, entry.name, entry.size, entry.changed, header)
 
 
 def _require_dicom(connection: sqlite3.Connection, links: int) -> None:

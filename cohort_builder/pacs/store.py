@@ -14,7 +14,7 @@ from cohort_builder.pacs.headers import Header, HeaderError, Instance, StudyHead
 NOT_DICOM, BROKEN = "not_dicom", "broken"
 
 _APPLICATION_ID = 0x434F4849
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE study_headers (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE, patient_id TEXT);
@@ -47,8 +47,8 @@ _SIGNED = (
 )  # fmt: skip
 
 
-def create(path: Path | None, root: Path) -> sqlite3.Connection:
-    """Open the index of the export at ``root`` for writing, empty unless it was made of the same folder.
+def create(path: Path | None, source: str) -> sqlite3.Connection:
+    """Open the index of an export for writing, empty unless it was made of the same ``source``.
 
     Raises
     ------
@@ -61,8 +61,8 @@ def create(path: Path | None, root: Path) -> sqlite3.Connection:
             path.touch(mode=0o600)  # it names patients
         connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
         _require_ours(connection)
-        if _version(connection) != _SCHEMA_VERSION or get_meta(connection, "root") != str(root):
-            _make_empty(connection, root)
+        if _version(connection) != _SCHEMA_VERSION or get_meta(connection, "source") != source:
+            _make_empty(connection, source)
     except (sqlite3.Error, OSError) as error:
         what = error if isinstance(error, sqlite3.Error) else type(error).__name__
         raise PacsError(
@@ -175,8 +175,8 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version) if tables else 0
 
 
-def _make_empty(connection: sqlite3.Connection, root: Path) -> None:
+def _make_empty(connection: sqlite3.Connection, source: str) -> None:
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     drop = "".join(f"DROP TABLE IF EXISTS {table};" for table in _TABLES)
     connection.executescript(f"BEGIN; {drop} {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-    set_meta(connection, root=str(root))
+    set_meta(connection, source=source)

@@ -321,7 +321,7 @@ def studies_without_report(index: Index, scopes: Iterable[Scope]) -> list[Skip]:
     return [
         Skip("scope", s.study_instance_uid, "study_without_report", detail, private={"uid": s.study_instance_uid})
         for s in index.studies()
-        if s.study_instance_uid not in read and index.presentation_states(s.study_instance_uid)
+        if s.study_instance_uid not in read and index.annotation_objects(s.study_instance_uid)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cases import real_data
 
-from cohort_builder.gsps.reader import read_annotations
+from cohort_builder.annotations import read_annotations
 
 EXPECTED = {
     "agfa_GSPS.dcm": {"no_graphics"},

@@ -277,7 +277,7 @@ def _patients(index: Index, store: ReportStore) -> list[str]:
     return [
         key
         for key in index.patient_keys()
-        if store.digests_of(key) or any(index.presentation_states(s.study_instance_uid) for s in index.studies_of(key))
+        if store.digests_of(key) or any(index.annotation_objects(s.study_instance_uid) for s in index.studies_of(key))
     ]
 
 

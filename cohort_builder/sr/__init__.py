@@ -1,0 +1,1 @@
+"""Structured reports: TID 1500 measurements, read into annotations."""
