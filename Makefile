@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   ?= demo
 
-.PHONY: demo test test-gpu test-slow check bench format lock clean
+.PHONY: demo test test-gpu test-slow test-services check bench format lock clean
 
 demo: $(READY)
 	$(BIN)/cohort demo -o $(DEMO)
@@ -19,6 +19,14 @@ test-gpu: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow"
+
+# Against a real PACS and the reference tools, from Debian's packages; `make test` runs these where they are installed.
+SERVICES := orthanc orthanc-dicomweb dcmtk dicom3tools
+test-services: $(READY)
+	command -v apt-get >/dev/null || (echo "this target needs Debian or Ubuntu; elsewhere install $(SERVICES) by hand and run make test" && exit 1)
+	dpkg -s $(SERVICES) >/dev/null 2>&1 || \
+		$$([ "$$(id -u)" = 0 ] || echo sudo) apt-get install --yes --no-install-recommends $(SERVICES)
+	$(BIN)/python -m pytest -m services
 
 check: $(READY)
 	$(BIN)/ruff format --check .

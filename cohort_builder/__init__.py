@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cohort_builder.linking.assignment import link
     from cohort_builder.linking.config import LinkConfig
     from cohort_builder.pacs.index import Index, index_export
+    from cohort_builder.selection import Selection
     from cohort_builder.types import Annotation, Decision, Lesion, Link, LocatedAnnotation, Skip
     from nlp.findings import Extractor
     from nlp.types import Report
@@ -48,6 +49,7 @@ _HOMES = {
     "PacsError": "cohort_builder.errors",
     "Report": "nlp.types",
     "Segmenter": "segmentation.types",
+    "Selection": "cohort_builder.selection",
     "SetupError": "cohort_builder.errors",
     "Skip": "cohort_builder.types",
     "TooManySkips": "cohort_builder.errors",
@@ -80,6 +82,7 @@ __all__ = [
     "PacsError",
     "Report",
     "Segmenter",
+    "Selection",
     "SetupError",
     "Skip",
     "TooManySkips",

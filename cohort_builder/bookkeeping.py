@@ -10,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cohort_builder.errors import PacsError
+from cohort_builder.errors import ConfigError, PacsError
+
+TEMPORARY = ".tmp-"
+"""How the names of half written files begin."""
 
 
 def versions() -> dict[str, str]:
@@ -61,6 +64,36 @@ def identity(component: object, options: Mapping[str, object] | None = None) -> 
     }
 
 
+def make_folders(out: Path, private: Path) -> None:
+    """Make the folder to build in, and the one in it that nobody else may read.
+
+    Raises
+    ------
+    ConfigError
+        ``out`` is a file, holds other things, or cannot be written to.
+
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError("out= is a file; give a folder to build in")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not private.exists() and any(out.iterdir()):
+            raise ConfigError(
+                "out= is a folder with other things in it; give an empty or new folder, or an earlier cohort"
+            )
+        private.mkdir(mode=0o700, exist_ok=True)
+        private.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"out= cannot be made or written to ({type(error).__name__}); give a folder of your own"
+        ) from error
+
+
+def is_address(pacs_export: str | Path) -> bool:
+    """Whether an export is a server, and no folder or file."""
+    return isinstance(pacs_export, str) and "://" in pacs_export
+
+
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a private file, one JSON object a line; ASCII, since ids and paths may hold line separators."""
     _write_parts(path, (json.dumps(row, sort_keys=True) + "\n" for row in rows), mode=0o600)
@@ -72,7 +105,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
 
 
 def _write_parts(path: Path, parts: Iterable[str], *, mode: int) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
         stream.writelines(parts)
     Path(temporary).chmod(mode)

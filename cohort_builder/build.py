@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
+from shutil import rmtree
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from cohort_builder.bookkeeping import versions, write_atomically, write_lines
+from cohort_builder.bookkeeping import is_address, make_folders, versions, write_atomically, write_lines
 from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct.pixels import installed_decoders
@@ -27,13 +28,17 @@ from cohort_builder.engines import Engines, release
 from cohort_builder.errors import CohortError, ConfigError
 from cohort_builder.executors import load_executor
 from cohort_builder.pacs.index import index_export
+from cohort_builder.planning import plan_patients
 from cohort_builder.privacy.pseudonyms import Key, Pseudonyms, load_key
 from cohort_builder.progress import LesionCount, Progress
+from cohort_builder.removal import remove_leftovers, who_is_gone
 from cohort_builder.review.judging import Verdict, offer_reviews, read_verdicts
 from cohort_builder.run_skips import RunSkips
 from cohort_builder.scope.joining import require_a_join, studies_without_report
 from cohort_builder.scope.store import ReportStore
-from cohort_builder.shards import ShardPlan, clean, counts_of, plan_shards, read_lines, remaining, signature
+from cohort_builder.selection import Selection
+from cohort_builder.shards import ShardPlan, clean, counts_of, plan_shards, read_lines, remaining
+from cohort_builder.sieve import Sieve, nothing_left
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard
 from exports.assembly import assemble
@@ -78,7 +83,8 @@ def build_cohort(
         ``report_id`` and ``text``, and what it can of ``accession_number``, ``study_instance_uid``, ``patient_id`` and
         ``study_date``.
     pacs_export
-        Folder of DICOM files: CT series and presentation states, in any tree.
+        Folder of DICOM files: CT series and presentation states, in any tree. ``config.select`` says which of its cases
+        are used (docs/selecting.md).
     out
         Folder to build in: ``dataset/``, ``pictures/`` and ``run.json`` name nobody; ``private/`` does.
     config
@@ -112,6 +118,7 @@ def build_cohort(
 
     """
     config = _with_names(config or BuildConfig(), extractor, segmenter, anatomy)
+    config = replace(config, select=config.select.read(outside=out))
     run = _Run(Path(out), config, load_key(key, outside=out), Progress(show=progress))
     engines = Engines(
         extractor or config.extractor,
@@ -127,9 +134,10 @@ def build_cohort(
         rows, store = run.open_reports(reports)
         index = run.index(pacs_export)
         try:
+            run.select(index)
             run.join_reports(rows, index, store, engines)
             plans = run.plan(index, store, engines)
-            run.build_shards(plans, engines)
+            run.build_shards(plans, index, engines)
         finally:
             index.close()
         return run.publish(plans)
@@ -153,6 +161,7 @@ class _Run:
         self.pseudonyms = Pseudonyms(key)
         self.software = f"cohort-builder {metadata.version('cohort-builder')}"
         self.skips = RunSkips(self.pseudonyms, self.shards_dir)
+        self.sieve = Sieve()
         self.counts: Counter[str] = Counter()
         self.verdicts: Mapping[str, tuple[Verdict, ...]] = {}  # by the patient's pseudonym
         self._started = monotonic()
@@ -178,42 +187,53 @@ class _Run:
 
     def index(self, pacs_export: str | Path) -> Index:
         """Read the headers of the export; only new or changed files are read again."""
+        if not is_address(pacs_export):
+            rmtree(self.private / "pacs", ignore_errors=True)  # what a build from a server kept
+        file, select = self.private / "index.sqlite", self.config.select
         with self.progress.stage("index", unit="files") as stage:
-            index = index_export(pacs_export, self.private / "index.sqlite", progress=stage.advance)
+            index = index_export(pacs_export, file, progress=stage.advance, select=select)
+        whole = not (is_address(pacs_export) and select.is_set)
+        self._is_gone = who_is_gone(index, self.pseudonyms, self.private / "crosswalk.jsonl", whole=whole)
         self.skips.add(index.skips)
         self.counts.update({f"index_{name}": n for name, n in index.counts.items()})
         self._refuse_too_many("index", sum(skip.failure for skip in index.skips), stage.done)
         return index
 
+    def select(self, index: Index) -> None:
+        """Decide which studies and series are used; the index itself stays whole."""
+        self.sieve = self.config.select.sieve(index)
+        self.counts.update(self.sieve.counts)
+        self.skips.add(self.sieve.skips())
+        (self.private / "not_selected.jsonl").unlink(missing_ok=True)
+        if self.config.select.is_set:
+            write_lines(self.private / "not_selected.jsonl", self.sieve.listed())
+        if told := self.sieve.told():
+            logger.info("%d studies are selected; left out by the selection: %s", self.sieve.kept, told)
+
     def join_reports(self, rows: Iterable[Report], index: Index, store: ReportStore, engines: Engines) -> None:
         """Read the reports as a stream, find for each the studies it speaks of, and keep what is used."""
         with self.progress.stage("reports", unit="reports") as stage:
-            for _ in store.add(rows, index, engines.languages()):
+            for _ in store.add(rows, index, engines.languages(), self.sieve):
                 stage.advance()
             store.finish(self.reports_path)
         self.counts.update(reports_read=store.read, reports_scoped=store.used)
+        self.counts.update(reports_not_selected=store.not_selected + store.forgotten)
         self._refuse_too_many("reports", store.failed, store.failed + store.read)
-        self.skips.add(studies_without_report(index, store.scopes()))
-        require_a_join(store.read, store.used, store.refused)
+        self.skips.add(studies_without_report(self.sieve.over(index), store.scopes()))
+        require_a_join(store.read - store.forgotten, store.used + store.not_selected, store.refused)
+        if store.not_selected and not store.used:
+            logger.warning("no report reads a selected study: lesions are published without a phrase")
         write_lines(self.private / "scopes.jsonl", map(asdict, store.scopes()))
 
     def plan(self, index: Index, store: ReportStore, engines: Engines) -> list[ShardPlan]:
         """Distribute the patients that were drawn on or reported over shards."""
-        megabytes: dict[str, float] = {}
-        signatures: dict[str, str] = {}
-        for patient_key in index.patient_keys():
-            drawn = any(index.annotation_objects(s.study_instance_uid) for s in index.studies_of(patient_key))
-            reports = store.digests_of(patient_key)
-            if drawn or reports:
-                instances = [i for s in index.studies_of(patient_key) for i in _instances(index, s.study_instance_uid)]
-                megabytes[patient_key] = sum((i.rows or 0) * (i.columns or 0) * 2e-6 for i in instances)
-                names = sorted({name for s in index.studies_of(patient_key) for name in s.identifiers})
-                said = self._verdicts_of(patient_key)
-                signatures[patient_key] = signature([index.fingerprint(patient_key), names, reports, said])
+        megabytes, signatures = plan_patients(index, self.sieve, store, self._verdicts_of)
         self.counts.update(patients_planned=len(megabytes))
+        if self.config.select.is_set and not megabytes:
+            raise nothing_left(self.sieve)
         content = {
             "software": self.software,
-            "config": self.config.what_is_published(),
+            "config": self.config.what_a_shard_holds(),
             "versions": versions(),
             "schema": digest(),
             "checks": table_digest(),
@@ -223,7 +243,7 @@ class _Run:
         }
         return plan_shards(megabytes, signatures, self.pseudonyms, shard_mb=self.config.shard_mb, content=content)
 
-    def build_shards(self, plans: Sequence[ShardPlan], engines: Engines) -> None:
+    def build_shards(self, plans: Sequence[ShardPlan], index: Index, engines: Engines) -> None:
         """Build every shard that an earlier run did not finish."""
         self.shards_dir.mkdir(mode=0o700, exist_ok=True)
         self.shards_dir.chmod(0o700)
@@ -238,10 +258,11 @@ class _Run:
                 index_path=self.private / "index.sqlite",
                 reports_path=self.reports_path,
                 key=self.key,
-                config=self.config,
+                config=replace(self.config, select=Selection()),
                 software=self.software,
                 engines=engines,
                 verdicts={key: said for key in plan.patient_keys if (said := self._verdicts_of(key))},
+                sieve=self.sieve.part(index, plan.patient_keys),
             )
             for plan in todo
         ]
@@ -273,7 +294,9 @@ class _Run:
         with self.progress.stage("pictures", n_pictures, unit="pictures") as stage:
             cohort.draw(n_pictures, on_each=stage.advance)
         candidates = read_lines(self.shards_dir, plans, "review.jsonl")
-        self.counts.update(offer_reviews(self.private, candidates, self.config.review, self.progress))
+        self.counts.update(
+            offer_reviews(self.private, candidates, self.config.review, self.progress, is_gone=self._is_gone)
+        )
         if not self.counts["findings"]:
             logger.warning("no finding was grounded: the outcomes of the phrases above and the skips say why")
         self.counts["skips"] = self.skips.reasons().total()
@@ -295,7 +318,7 @@ class _Run:
         """Hold the output folder for this run alone, log into it, and leave run.json also when the run fails."""
         from filelock import FileLock, Timeout
 
-        self._make_folders()
+        make_folders(self.out, self.private)
         lock = FileLock(self.private / "lock", timeout=0, mode=0o600)
         try:
             lock.acquire()
@@ -303,6 +326,7 @@ class _Run:
             raise ConfigError(
                 "another run is building in this output folder; wait for it, or choose another folder with out="
             ) from error
+        remove_leftovers(self.private)
         handler = logging.FileHandler(self.out / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
@@ -341,22 +365,6 @@ class _Run:
             handler.close()
             lock.release()
 
-    def _make_folders(self) -> None:
-        if self.out.exists() and not self.out.is_dir():
-            raise ConfigError("out= is a file; give a folder to build in")
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            if not self.private.exists() and any(self.out.iterdir()):
-                raise ConfigError(
-                    "out= is a folder with other things in it; give an empty or new folder, or an earlier cohort"
-                )
-            self.private.mkdir(mode=0o700, exist_ok=True)
-            self.private.chmod(0o700)
-        except OSError as error:
-            raise ConfigError(
-                f"out= cannot be made or written to ({type(error).__name__}); give a folder of your own"
-            ) from error
-
     def _refuse_too_many(self, stage: str, failed: int, of: int) -> None:
         self.skips.refuse_too_many(stage, failed, of, share=self.config.max_skip_fraction)
 
@@ -385,8 +393,3 @@ class _Run:
             "seconds": {**self.progress.seconds, "total": round(monotonic() - self._started, 3)},
         }
         write_atomically(self.out / "run.json", json.dumps(run, indent=1, sort_keys=True) + "\n")
-
-
-def _instances(index: Index, study_instance_uid: str) -> Iterator[Any]:
-    for series in index.series_of(study_instance_uid):
-        yield from index.instances(series)

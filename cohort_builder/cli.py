@@ -10,6 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cohort_builder.cli_options import (
+    SELECT_EXAMPLE,
+    add_engine_options,
+    add_select_options,
+    name_and_value,
+    with_engine_options,
+    with_select_options,
+)
 from cohort_builder.errors import CohortError, ConfigError
 
 if TYPE_CHECKING:
@@ -126,18 +134,23 @@ def _add_inspect(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser = _verb(
         verbs,
         "inspect",
-        "Say what an export and its reports hold and what would link; nothing is segmented or kept.",
+        "Say what an export and its reports hold, what would link, and what a build would take; nothing is kept.",
         "cohort inspect pacs_export/ reports.csv",
-        "cohort inspect pacs_export/ --json export.json",
+        "cohort inspect pacs_export/ --html export.html --sample 500",
     )
-    parser.add_argument(
-        "pacs_export", type=Path, metavar="PACS_EXPORT", help="folder of CT series and presentation states"
-    )
+    parser.add_argument("pacs_export", metavar="PACS_EXPORT", help="CT series and what is drawn on them, as for build")
     parser.add_argument("reports", nargs="*", type=Path, metavar="REPORTS", help="files of reports, as for build")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts for machines, too")
-    parser.add_argument("--config", type=Path, help="TOML file of options, as for build")
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="write the counts for machines, too; -: instead of the text")
+    add("--html", type=Path, metavar="FILE", help="write one page to look at and to print, too")
+    add("--sample", type=_positive, metavar="N", help="read only N patients, drawn by --seed")
+    add("--seed", type=_not_negative, default=0, help="the same seed draws the same patients")
+    add("--no-estimate", action="store_true", help="do not try a build of a few patients for its time and size")
+    add("--config", type=Path, help="TOML file of options, as for build")
     _add_report_options(parser)
-    parser.add_argument("--workers", type=_positive, help="processes")
+    add_select_options(parser)
+    add_engine_options(parser)
+    add("--workers", type=_positive, help="processes")
     parser.add_argument(
         "--index", type=Path, metavar="FILE", help="keep the index of the export here; it names patients"
     )
@@ -153,16 +166,27 @@ def _inspect(options: argparse.Namespace) -> int:
     inspection = inspect_export(
         options.pacs_export,
         options.reports or None,
-        config=_config(options),
+        config=with_engine_options(_config(options), options),
+        segmenter=options.engine,
+        weights=options.weights,
+        device=options.device,
         index=options.index,
+        sample=options.sample,
+        seed=options.seed,
+        estimate=not options.no_estimate,
         progress=not options.quiet,
     )
-    print(inspection.summary())
-    if options.json is not None:
+    counts = json.dumps(inspection.as_dict(), indent=1)
+    to_machine = options.json == Path("-")
+    print(counts if to_machine else inspection.summary())
+    wanted = {} if options.json is None or to_machine else {options.json: counts + "\n"}
+    if options.html is not None:
+        wanted[options.html] = inspection.html()
+    for path, content in wanted.items():
         try:
-            write_atomically(options.json, json.dumps(inspection.as_dict(), indent=1) + "\n")
+            write_atomically(path, content)
         except OSError as error:
-            raise ConfigError(f"the counts cannot be written as {options.json} ({type(error).__name__})") from error
+            raise ConfigError(f"what was found cannot be written as {path} ({type(error).__name__})") from error
     return 0
 
 
@@ -170,7 +194,7 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-column",
         action="append",
-        type=_option,
+        type=name_and_value,
         metavar="NAME=COLUMN",
         help="column of the reports table that is not found by its name, e.g. text=Befund; may be given several times",
     )
@@ -180,12 +204,13 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(options: argparse.Namespace) -> BuildConfig:
-    """The file of ``--config``, if any, with what the command line says of reports and workers."""
+    """The file of ``--config``, if any, with what the command line says of cases, reports and workers."""
     from dataclasses import replace
 
     from cohort_builder.config import BuildConfig
 
     config = BuildConfig() if options.config is None else BuildConfig.from_toml(options.config)
+    config = with_select_options(config, options)
     return replace(
         config,
         report_columns={**config.report_columns, **dict(options.report_column or ())},
@@ -201,27 +226,20 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "Build a dataset from reports and a PACS export.",
         "cohort build reports.csv pacs_export/ -o cohort/",
         "cohort build reports.csv pacs_export/ -o cohort/ --engine sam2ct --weights sam2ct.pt --engine-option roi=auto",
+        f"cohort build reports.csv pacs_export/ -o cohort/ {SELECT_EXAMPLE}",
     )
     accepted = "files or folders of reports: tables, texts, FHIR, HL7, DICOM SR"
     parser.add_argument("reports", nargs="+", type=Path, metavar="REPORTS", help=accepted)
     parser.add_argument(
-        "pacs_export", type=Path, metavar="PACS_EXPORT", help="folder of CT series and presentation states"
+        "pacs_export",
+        metavar="PACS_EXPORT",
+        help="CT series and what is drawn on them: folder, zip, DICOMDIR, or the address of a server (docs/pacs.md)",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to build in; run again to continue")
     parser.add_argument("--config", type=Path, help="TOML file of options")
     _add_report_options(parser)
-    parser.add_argument(
-        "--engine",
-        help="segmentation engine: classical (the default) or ellipsoid, which need no weights; "
-        "sam2, medsam2, sam2ct or sam2-ft, which do",
-    )
-    parser.add_argument(
-        "--engine-option",
-        action="append",
-        type=_option,
-        metavar="NAME=VALUE",
-        help="option of the engine, e.g. roi=auto or mcm=false; may be given several times",
-    )
+    add_select_options(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "--extractor",
         help="findings extractor: rules (the default), which needs no weights, or radgraph, which does",
@@ -229,16 +247,10 @@ def _add_build(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--extractor-option",
         action="append",
-        type=_option,
+        type=name_and_value,
         metavar="NAME=VALUE",
         help="option of the extractor, e.g. model=radgraph or archive=radgraph.tar.gz; may be given several times",
     )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        help="weights of the engine: a file, or a folder that holds it; by default the folder in COHORT_WEIGHTS",
-    )
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N")
     parser.add_argument("--workers", type=_positive, help="processes")
     parser.add_argument("--key", type=Path, help="pseudonym key of the site; default: the user's configuration folder")
     parser.set_defaults(run=_build)
@@ -249,9 +261,7 @@ def _build(options: argparse.Namespace) -> int:
 
     from cohort_builder.build import build_cohort
 
-    config = _config(options)
-    if options.engine_option:
-        config = replace(config, engine_options={**config.engine_options, **dict(options.engine_option)})
+    config = with_engine_options(_config(options), options)
     if options.extractor_option:
         chosen = {**config.extractor_options, **dict(options.extractor_option)}
         config = replace(config, extractor=options.extractor or config.extractor, extractor_options=chosen)
@@ -348,19 +358,6 @@ def _fit_links(options: argparse.Namespace) -> int:
     print(refit.summary())
     print(f"\nwritten to {options.out}; use it with cohort build --config {options.out}")
     return 0
-
-
-def _option(text: str) -> tuple[str, object]:
-    """NAME=VALUE, the value as in TOML; what is none there is a text."""
-    import tomllib
-
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
-    try:
-        return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name, value
 
 
 def _positive(text: str) -> int:

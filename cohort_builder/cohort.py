@@ -75,6 +75,7 @@ class Cohort:
             lines.append(f"  the last run: {status}; the dataset is that of the run before, the counts are not")
         stages = (
             "index_dicom",
+            "selected_studies",
             "patients",
             "lesions",
             "reports_read",
@@ -84,11 +85,17 @@ class Cohort:
             "volumes",
         )
         lines += [f"  {name.replace('_', ' '):<20}{counts[name]:>8}" for name in stages if name in counts]
-        groups = (("Phrases of the reports", "phrases_"), ("Quality", "tier_"), ("Links to review", "reviews_"))
+        groups = (
+            ("Left out by the selection", "not_selected_"),
+            ("Phrases of the reports", "phrases_"),
+            ("Quality", "tier_"),
+            ("Links to review", "reviews_"),
+        )
         for title, prefix in groups:
             chosen = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
             if chosen:
-                lines += [title, *(f"  {name:<20}{n:>8}" for name, n in sorted(chosen.items()))]
+                width = max(20, *map(len, chosen))
+                lines += [title, *(f"  {name:<{width}}{n:>8}" for name, n in sorted(chosen.items()))]
         if lost := counts.get("verdicts_lost"):
             lines.append(f"  none of the {lost} verdicts of private/review.csv counts: was another key used (--key)?")
         reasons = Counter(row["reason"] for row in self.skipped)

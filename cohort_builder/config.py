@@ -11,12 +11,15 @@ from typing import Any, Literal, get_args
 from cohort_builder.anatomy.locators import LOCATORS
 from cohort_builder.errors import ConfigError
 from cohort_builder.linking.config import LinkConfig
+from cohort_builder.selection import Selection
 from nlp import EXTRACTORS
 from nlp.reports import OnError, read_reports
 from nlp.types import Report
 
 VolumesPolicy = Literal["none", "linked", "all"]
 Tier = Literal["A", "B", "C"]
+TargetSeries = Literal["same", "thinnest"]
+PixelOrigin = Literal["corner", "center", "one_based"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,17 @@ class BuildConfig:
         "Befund", or to a list of columns (docs/reports.md) *(run)*.
     report_encoding
         Character encoding of the report files, if it is neither UTF-8 nor declared by them *(run)*.
+    select
+        Which studies and CT series are used (docs/selecting.md). What it leaves out rebuilds only the shards of the
+        patients that it is of.
+    target_series
+        Which CT series a lesion is segmented on: the "same" that it was drawn on, or the "thinnest" of the same frame
+        of reference and phase, onto which the drawing is carried in patient space.
+    pixel_origin
+        Where pixel coordinates of drawings begin, by writer, for those that do not keep to the standard: "corner" (the
+        standard, PS3.3 C.10.5: 0 is the edge of the first pixel), "center" (0 is its centre) or "one_based" (1 is its
+        centre). A writer is "manufacturer", "manufacturer/model" or "manufacturer/model/version", as ``cohort inspect``
+        shows it (docs/annotations.md).
     link
         Thresholds and terms of the join.
     anatomy
@@ -69,6 +83,9 @@ class BuildConfig:
     extractor_options: Mapping[str, Any] = field(default_factory=dict)
     report_columns: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     report_encoding: str | None = None
+    select: Selection = field(default_factory=Selection)
+    target_series: TargetSeries = "same"
+    pixel_origin: Mapping[str, str] = field(default_factory=dict)
     link: LinkConfig = field(default_factory=LinkConfig)
     anatomy: str = "regions"
     volumes: VolumesPolicy = "linked"
@@ -85,6 +102,12 @@ class BuildConfig:
         _require_plain("engine_options", self.engine_options)
         _require_plain("extractor_options", self.extractor_options)
         _require_plain("report_columns", self.report_columns)
+        _require_plain("pixel_origin", self.pixel_origin)
+        for writer, origin in self.pixel_origin.items():
+            _require(origin in get_args(PixelOrigin), f"pixel_origin.{writer}", origin, get_args(PixelOrigin))
+        _require(
+            self.target_series in get_args(TargetSeries), "target_series", self.target_series, get_args(TargetSeries)
+        )
         _require(self.anatomy in LOCATORS, "anatomy", self.anatomy, sorted(LOCATORS))
         _require(self.volumes in get_args(VolumesPolicy), "volumes", self.volumes, get_args(VolumesPolicy))
         _require(self.min_tier in get_args(Tier), "min_tier", self.min_tier, get_args(Tier))
@@ -98,7 +121,7 @@ class BuildConfig:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> BuildConfig:
-        """Read a TOML file: top-level keys as above, tables ``[link]``, ``[engine_options]``, ``[extractor_options]``.
+        """Read a TOML file: top-level keys as above; ``select``, ``pixel_origin``, ``link`` and options are tables.
 
         Raises
         ------
@@ -117,13 +140,15 @@ class BuildConfig:
     @classmethod
     def from_mapping(cls, table: Mapping[str, Any]) -> BuildConfig:
         """Build from nested mappings, refusing unknown keys."""
-        link = table.get("link", {})
-        if not isinstance(link, Mapping):
-            raise ConfigError(f"[link] must be a table, got {link!r}")
-        _refuse_unknown("[link]", link, {f.name for f in fields(LinkConfig)})
+        parts: dict[str, type[LinkConfig | Selection]] = {"link": LinkConfig, "select": Selection}
+        for name, kind in parts.items():
+            part = table.get(name, {})
+            if not isinstance(part, Mapping):
+                raise ConfigError(f"[{name}] must be a table, got a {type(part).__name__}")
+            _refuse_unknown(f"[{name}]", part, {f.name for f in fields(kind)})
         _refuse_unknown("the configuration", table, {f.name for f in fields(cls)})
         try:
-            return cls(**{**table, "link": LinkConfig(**link)})
+            return cls(**{**table, **{name: kind(**table.get(name, {})) for name, kind in parts.items()}})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"the configuration is not valid: {error}") from error
 
@@ -134,9 +159,13 @@ class BuildConfig:
         )
 
     def as_dict(self, *, places: bool = True) -> dict[str, Any]:
-        """Plain values; without ``places``, for run.json and the card, those that name no folder of this machine."""
+        """Plain values; without ``places``, for run.json and the card, those that name no folder of this machine.
+
+        Nor anybody in it: of the lists of the selection they say only how long they are.
+        """
         values = asdict(self)
         if not places:
+            values["select"] = self.select.as_public()
             kept = EXTRACTORS.get(self.extractor)
             private: frozenset[str] = getattr(kept, "neutral_options", frozenset())
             values["extractor_options"] = {
@@ -145,9 +174,16 @@ class BuildConfig:
         return values
 
     def what_is_published(self) -> dict[str, Any]:
-        """The options that decide about content: a change rebuilds the shards."""
+        """The options that decide about content."""
         of_the_run = {"pictures", "review", "workers", "max_skip_fraction", "report_columns", "report_encoding"}
         return {name: value for name, value in self.as_dict(places=False).items() if name not in of_the_run}
+
+    def what_a_shard_holds(self) -> dict[str, Any]:
+        """Those of them that decide about the content of every shard: a change rebuilds all.
+
+        The selection is not among them: it decides shard by shard, by what it leaves of their patients.
+        """
+        return {name: value for name, value in self.what_is_published().items() if name != "select"}
 
 
 def _require(ok: bool, name: str, got: object, allowed: object) -> None:

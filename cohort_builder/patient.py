@@ -18,6 +18,7 @@ from cohort_builder.linking.config import LinkConfig
 from cohort_builder.linking.contradictions import withhold_contradictions
 from cohort_builder.privacy.scrub import ScrubError, scrub_report
 from cohort_builder.scope.languages import language_code
+from cohort_builder.sieve import without_left_out
 from cohort_builder.types import Annotation, Lesion, Link, LocatedAnnotation, Reading, Skip
 from nlp.types import Finding, Report, ReportError
 
@@ -50,12 +51,13 @@ class ReadReport:
 
 @dataclass(frozen=True, slots=True)
 class PatientCase:
-    """Everything about one patient that needs no voxels."""
+    """Everything about one patient that needs no voxels; ``drawn`` as read, what is then left out included."""
 
     patient_key: str
     lesions: tuple[Lesion, ...]
     reports: tuple[ReadReport, ...]
     skips: tuple[Skip, ...]
+    drawn: tuple[Annotation, ...] = ()
 
 
 def read_patient(
@@ -67,15 +69,19 @@ def read_patient(
     *,
     judge: Judge | None = None,
     locator: AnatomyLocator | None = None,
+    pixel_origin: Mapping[str, str] | None = None,
 ) -> PatientCase:
     """Read a patient's presentation states and reports, group the strokes into lesions, and link.
 
     Every lesion of every study of the patient is kept, said or not. A report that cannot be scrubbed or read costs that
     report and becomes a Skip. ``judge`` knows what a person said of the pairs of a report; ``locator`` names the organs
-    of the strokes in the studies that a report speaks of.
+    of the strokes in the studies that a report speaks of; ``pixel_origin`` the writers with an origin of their own
+    (``read_annotations``).
     """
     spoken_of = {uid for _, scope in reports for uid in (*scope.reads, *scope.compares)}
-    lesions, skips = read_lesions(patient_key, index, locator=locator, spoken_of=spoken_of)
+    lesions, skips, drawn = read_lesions(
+        patient_key, index, locator=locator, spoken_of=spoken_of, pixel_origin=pixel_origin
+    )
     identifiers = {value for study in index.studies_of(patient_key) for value in study.identifiers}
     read: list[ReadReport] = []
     for report, scope in reports:
@@ -102,20 +108,31 @@ def read_patient(
         read.append(ReadReport(scrubbed, scope, offsets, findings, tuple(links), tuple(unjudged)))
     agreed = withhold_contradictions([(one.findings, one.links) for one in read])
     read = [replace(one, links=links) for one, links in zip(read, agreed, strict=True)]
-    return PatientCase(patient_key, tuple(lesions), tuple(read), tuple(skips))
+    return PatientCase(patient_key, tuple(lesions), tuple(read), tuple(skips), tuple(drawn))
 
 
 def read_lesions(
-    patient_key: str, index: Index, *, locator: AnatomyLocator | None = None, spoken_of: Collection[str] = ()
-) -> tuple[list[Lesion], list[Skip]]:
-    """Every lesion drawn in the studies of one patient, with its organ in those that are ``spoken_of``."""
-    annotations, skips = [], []
+    patient_key: str,
+    index: Index,
+    *,
+    locator: AnatomyLocator | None = None,
+    spoken_of: Collection[str] = (),
+    pixel_origin: Mapping[str, str] | None = None,
+) -> tuple[list[Lesion], list[Skip], list[Annotation]]:
+    """Every lesion drawn in the studies of one patient, with its organ in those that are ``spoken_of``.
+
+    With them what was left out, and every annotation as it was read.
+    """
+    drawn: list[Annotation] = []
+    skips: list[Skip] = []
     for study in index.studies_of(patient_key):
-        for drawn in index.annotation_objects(study.study_instance_uid):
-            found, lost = read_annotations(drawn)
-            annotations += found
+        for stored in index.annotation_objects(study.study_instance_uid):
+            found, lost = read_annotations(stored, pixel_origin=pixel_origin)
+            drawn += found
             skips += lost
-    annotations, lost = deduplicate(annotations)
+    annotations, lost = deduplicate(drawn)
+    skips += lost
+    annotations, lost = without_left_out(annotations, index)
     skips += lost
     located, lost = locate(annotations, index)
     own = {study.study_instance_uid for study in index.studies_of(patient_key)}
@@ -123,7 +140,7 @@ def read_lesions(
     kept = [item for item in located if _is_in(own, item)]
     if locator is not None:
         kept = place_strokes(kept, index, locator, studies=spoken_of)
-    return group_lesions(kept), skips
+    return group_lesions(kept), skips, drawn
 
 
 def _is_in(studies: Container[str], located: LocatedAnnotation) -> bool:

@@ -18,6 +18,7 @@ from cohort_builder.linking.evidence import explain
 from cohort_builder.privacy.scrub import scrub_text
 from cohort_builder.privacy.scrub_names import is_ordinary, names_nobody
 from cohort_builder.scope.languages import language_code
+from cohort_builder.targets.carrying import slice_key
 from cohort_builder.types import Decision, Link, LocatedAnnotation
 from exports.roi import choose_roi
 from exports.types import (
@@ -34,7 +35,7 @@ from exports.types import (
 )
 from nlp.sections import split_sections
 from nlp.types import Assertion, Axis, Finding, Report, SizeKind, Temporality
-from segmentation.geometry import apply_affine, crop_affine, image_to_index, lps_to_ras, nifti_affine
+from segmentation.geometry import apply_affine, crop_affine, lps_to_ras, nifti_affine
 from segmentation.metrics import long_and_short_diameter
 from segmentation.types import Mask, Volume
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from cohort_builder.config import BuildConfig
     from cohort_builder.ct.series import Stack
     from cohort_builder.jobs import Target
+    from cohort_builder.pacs.headers import Instance
     from cohort_builder.patient import ReadReport
     from cohort_builder.privacy.pseudonyms import Pseudonyms
     from segmentation.checks import Quality
@@ -66,6 +68,8 @@ class SegmentedLesion:
     volume: Volume
     mask: Mask
     quality: Quality
+    kernels: tuple[str | None, str | None] = (None, None)
+    """Convolution Kernel of the drawn series and of this one, as far as it names nobody (``kernel_of``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class RecordMaker:
         """One segmented lesion, grounded (``said``) or not."""
         p, volume, mask, strokes = self.pseudonyms, lesion.volume, lesion.mask, lesion.target.strokes
         lesion_id = lesion.target.lesion.lesion_id
-        points = _stroke_points(strokes, volume)
+        points = [np.asarray(placed.index, dtype=np.float64) for placed in lesion.target.placed]
         low, high = _bounding_box(mask)
         origin, shape = choose_roi(
             (*low, *high),
@@ -106,7 +110,8 @@ class RecordMaker:
             series_id=p.pseudonym("series", stack_key(lesion.stack)),
             said=None if said is None else self._phrase(said, lesion),
             annotations=tuple(
-                _annotation(stroke, index, origin, volume) for stroke, index in zip(strokes, points, strict=True)
+                _annotation(stroke, index, origin, volume, p.pseudonym("series", drawn_on(stroke, lesion)))
+                for stroke, index in zip(strokes, points, strict=True)
             ),
             image=np.ascontiguousarray(volume.voxels[window].transpose(2, 1, 0)),
             mask=np.ascontiguousarray(mask.in_volume(volume.voxels.shape)[window].transpose(2, 1, 0).astype(np.uint8)),
@@ -205,6 +210,7 @@ class RecordMaker:
             "strokes_on_this_series": len(lesion.target.strokes),
             "text_disagreement_mm": disagreement_mm(lesion.target.strokes[0]),
             "stack_flags": list(lesion.stack.flags),
+            "target_series": _target_facts(lesion),
             "mask_flags": list(lesion.mask.flags),
             "joined_by": None if said is None else said.report.scope.joined_by,
             "extractor": None if said is None else said.finding.extractor,
@@ -223,8 +229,10 @@ def outcome_of(finding: Finding, link: Link | None) -> str:
 
 
 def stack_key(stack: Stack) -> str:
-    """What a published series is: one regular stack (a Series Instance UID can hold two)."""
-    return f"{stack.series_instance_uid}/{stack.instances[0].sop_instance_uid}"
+    """What a published series is: one regular stack (a Series Instance UID can hold two, and so can one object)."""
+    first = stack.instances[0]
+    frame = "" if first.frame_number is None else f"/{first.frame_number}"
+    return f"{stack.series_instance_uid}/{first.sop_instance_uid}{frame}"
 
 
 _SAFE_VALUE = re.compile(r"[A-Za-z0-9 .,;+/_()-]{1,40}")
@@ -253,6 +261,12 @@ def acquisition_facts(stack: Stack, identifiers: Sequence[str]) -> dict[str, str
     return {name: value for name, value in facts.items() if value and _names_nobody(value, identifiers)}
 
 
+def kernel_of(image: Instance, identifiers: Sequence[str]) -> str | None:
+    """Convolution Kernel, where it has a harmless form and is free of identifiers."""
+    kernel = image.convolution_kernel
+    return kernel if kernel and _names_nobody(kernel, identifiers) else None
+
+
 def _names_nobody(value: str, identifiers: Sequence[str]) -> bool:
     """Whether a value has a harmless form and the scrubber finds nothing in it, as written or in title case.
 
@@ -273,19 +287,37 @@ def _bounding_box(mask: Mask) -> tuple[tuple[int, int, int], tuple[int, int, int
     return (s, r, c), (s + n_s, r + n_r, c + n_c)
 
 
-def _stroke_points(strokes: Sequence[LocatedAnnotation], volume: Volume) -> list[np.ndarray]:
-    """(n, 3) voxel-centre indices (slice, row, column) of each stroke's points."""
-    position = {uid: i for i, uid in enumerate(volume.sop_instance_uids)}
-    found = []
-    for stroke in strokes:
-        index = image_to_index(stroke.annotation.points)
-        slices = np.full(len(index), float(position[stroke.annotation.sop_instance_uid]))
-        found.append(np.column_stack([slices, index[:, 1], index[:, 0]]))
-    return found
+def drawn_on(stroke: LocatedAnnotation, lesion: SegmentedLesion) -> str:
+    """Key (``stack_key``) of the series that a stroke was drawn on: another one than this where it was carried over."""
+    origin = lesion.target.origin
+    if origin is None or slice_key(stroke.annotation) in {slice_key(image) for image in lesion.stack.instances}:
+        return stack_key(lesion.stack)
+    return stroke.annotation.series_instance_uid if origin.stack is None else stack_key(origin.stack)
+
+
+def _target_facts(lesion: SegmentedLesion) -> dict[str, object]:
+    """Which series was segmented, and where that is not the drawn one, how both differ."""
+    origin, volume = lesion.target.origin, lesion.volume
+    if origin is None:
+        return {"carried": False, "stayed": lesion.target.stayed or None}
+    pixel_mm = list(origin.image.pixel_spacing or ())
+    return {
+        "carried": True,
+        "drawn_spacing_mm": [_rounded(mm) for mm in (origin.slice_mm, *pixel_mm)],
+        "segmented_spacing_mm": [_rounded(mm) for mm in volume.spacing_mm],
+        "drawn_kernel": lesion.kernels[0],
+        "segmented_kernel": lesion.kernels[1],
+        "correlation": _rounded(origin.agreement.correlation),
+        "difference_hu": _rounded(origin.agreement.difference_hu),
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
 
 
 def _annotation(
-    stroke: LocatedAnnotation, index: np.ndarray, origin: tuple[int, int, int], volume: Volume
+    stroke: LocatedAnnotation, index: np.ndarray, origin: tuple[int, int, int], volume: Volume, series_id: str
 ) -> AnnotationRecord:
     ras = lps_to_ras(apply_affine(volume.affine, index))
     ijk = (index - np.asarray(origin, dtype=np.float64))[:, ::-1]
@@ -298,6 +330,8 @@ def _annotation(
         drawn_mm=stroke.diameters_mm,
         source_kind=annotation.source.kind,
         rule=annotation.source.rule,
+        confidence=annotation.source.confidence,
+        series_id=series_id,
     )
 
 

@@ -113,9 +113,10 @@ class Annotation:
 class LocatedAnnotation:
     """An annotation and what the index knows of the image it lies on.
 
-    ``diameters_mm`` (longest first, empty for arrows and pointers) come from Pixel Spacing; ``points_lps_mm`` run
-    parallel to ``annotation.points``; ``level`` is the height in the series' extent (0 towards the feet, 1 towards the
-    head); ``organ`` is what an ``AnatomyLocator`` names there, ``lung_level`` the height relative to the lungs (0 at
+    ``diameters_mm`` (longest first) come from Pixel Spacing: none of arrows and pointers, of regions those that stand
+    beside them as text; ``points_lps_mm`` run parallel to ``annotation.points``; ``level`` is the height in the series'
+    extent (0 towards the feet, 1 towards the head); ``organ`` is what an ``AnatomyLocator`` names there, ``lung_level``
+    the height relative to the lungs (0 at
     their lowest slice, 1 at their highest, beyond these outside; None where the series does not show both ends);
     ``slice_normal_lps`` the unit normal of the image plane and ``slice_thickness_mm`` the distance to the next
     slice, which bound how far apart two strokes on one thing may lie.

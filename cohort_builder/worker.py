@@ -22,16 +22,26 @@ from cohort_builder.config import BuildConfig
 from cohort_builder.ct.series import load_stack
 from cohort_builder.engines import BROKEN_ENGINE, ENGINE_FAILED, Engines, Fault, answer_all, share_cores
 from cohort_builder.errors import CohortError
-from cohort_builder.jobs import StackPlan, Target, plan_stacks
+from cohort_builder.jobs import PromptedJob, StackPlan, Target, plan_stacks
 from cohort_builder.pacs.index import open_index
 from cohort_builder.patient import PatientCase, ReadReport, read_patient
 from cohort_builder.privacy.pseudonyms import Key, Pseudonyms
 from cohort_builder.private_rows import private_link, private_skip
 from cohort_builder.progress import News, Tell
-from cohort_builder.records import RecordMaker, Said, SegmentedLesion, VolumePlace, acquisition_facts, stack_key
+from cohort_builder.records import (
+    RecordMaker,
+    Said,
+    SegmentedLesion,
+    VolumePlace,
+    acquisition_facts,
+    drawn_on,
+    kernel_of,
+    stack_key,
+)
 from cohort_builder.review.judging import Verdict, match_verdicts, review_candidates
 from cohort_builder.scope.store import ReportStore
 from cohort_builder.shards import ShardDirectory, ShardPlan
+from cohort_builder.sieve import Sieve
 from cohort_builder.types import Decision, Lesion, Link, Skip
 from exports.parquet import ShardWriter
 from nlp.types import Finding, Report
@@ -61,6 +71,7 @@ class ShardTask:
     software: str
     engines: Engines
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)  # by patient key
+    sieve: Sieve = field(default_factory=Sieve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ def build_shard(task: ShardTask, tell: Tell) -> ShardSummary:
         closing(ReportStore.open(task.reports_path)) as reports,
         ShardWriter(directory.path, task.plan.split, task.plan.number, task.plan.count) as writer,
     ):
-        run = _ShardRun(task, index, reports, writer, tell)
+        run = _ShardRun(task, task.sieve.over(index), reports, writer, tell)
         run.build()
     for name, rows in run.private.items():
         directory.write_lines(f"{name}.jsonl", rows)
@@ -94,7 +105,7 @@ class _OpenStack:
     case: PatientCase
     plan: StackPlan
     volume: Volume
-    jobs: dict[str, SegmentationJob]
+    jobs: dict[str, PromptedJob]
     answers: dict[str, Mask | SegmentationFailure] = field(default_factory=dict)
 
     @property
@@ -151,7 +162,9 @@ class _ShardRun:
             self._count("lesions_failed", n_broken)
             placed = {target.lesion.lesion_id for plan in plans for target in plan.targets}
             self.tell(News(patients=1, lesions=len(case.lesions), done=len(case.lesions) - len(placed)))
-            self._lost.update({i.lesion_id: "NO_VOLUME" for i in case.lesions if i.lesion_id not in placed})
+            for lesion in case.lesions:
+                if lesion.lesion_id not in placed:
+                    self._lost.setdefault(lesion.lesion_id, "NO_VOLUME")
             for plan in sorted(plans, key=lambda p: self.pseudonyms.pseudonym("series", stack_key(p.stack))):
                 targets = sorted(plan.targets, key=lambda t: self.pseudonyms.pseudonym("lesion", t.lesion.lesion_id))
                 yield from self._open(case, replace(plan, targets=tuple(targets)))
@@ -172,26 +185,40 @@ class _ShardRun:
             return {pair: match.right for pair, match in matches.items()}
 
         case = read_patient(
-            patient_key, self.index, reports, self.extractor, self.task.config.link, judge=judge, locator=self.locator
+            patient_key,
+            self.index,
+            reports,
+            self.extractor,
+            self.task.config.link,
+            judge=judge,
+            locator=self.locator,
+            pixel_origin=self.task.config.pixel_origin,
         )
-        plans, skips = plan_stacks(case.lesions, self.index)
+        plans, skips = plan_stacks(
+            case.lesions,
+            self.index,
+            target_series=self.task.config.target_series,
+            supports=self.segmenter.supports,
+        )
         self._skip_all((*case.skips, *skips))
+        self._lost.update({skip.item: "SEGMENTATION_FAILED" for skip in skips if skip.stage == "segmentation"})
         return case, plans, sum(skip.failure and skip.reason == "no_regular_stack" for skip in skips)
 
     def _open(self, case: PatientCase, plan: StackPlan) -> Iterator[SegmentationJob]:
         volume = self._guard("volumes", plan.stack.series_instance_uid, partial(load_stack, plan.stack))
-        jobs = None if volume is None else self._guard("volumes", stack_key(plan.stack), partial(plan.jobs, volume))
+        make = None if volume is None else partial(plan.jobs, volume, self.segmenter.supports)
+        jobs = None if make is None else self._guard("volumes", stack_key(plan.stack), make)
         if volume is None or jobs is None:
             detail = "the CT under the annotation could not be read; the skip of its series says why"
             for target in plan.targets:
                 self._lose(target, "NO_VOLUME", "volume_unreadable", detail, failure=True)
             self.tell(News(done=len(plan.targets)))
             return
-        opened = _OpenStack(case, plan, volume, {job.job_id: job for job in jobs})
+        opened = _OpenStack(case, plan, volume, {job.given.job_id: job for job in jobs})
         self._queue.append(opened)
         for job in jobs:
-            self._stack_of[job.job_id] = opened
-            yield job
+            self._stack_of[job.given.job_id] = opened
+            yield job.given
 
     def _guard(self, stage: str, item: str, work: Callable[[], T]) -> T | None:
         """Run ``work``; what goes wrong costs this item, by name, and never the cohort."""
@@ -229,6 +256,9 @@ class _ShardRun:
         for lesion, lesion_id in zip(accepted, lesion_ids, strict=True):
             self._write_lesion(lesion, said.get(lesion_id, [None]), place)
             self._crosswalk("lesion", lesion_id)
+            if lesion.target.origin is not None:
+                self._crosswalk("series", drawn_on(lesion.target.strokes[0], lesion))
+                self._count("carried_to_thinnest")
 
     def _write_lesion(self, lesion: SegmentedLesion, said: Iterable[Said | None], place: VolumePlace) -> None:
         lesion_id = lesion.target.lesion.lesion_id
@@ -248,7 +278,9 @@ class _ShardRun:
         if isinstance(mask, SegmentationFailure):
             self._lose_to_engine(target, mask)
             return None
-        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, opened.jobs[lesion_id]))
+        job = opened.jobs[lesion_id]
+        mask = job.signed(mask)
+        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, job.drawn))
         if quality is None:
             self._fail(lesion_id, "SEGMENTATION_FAILED")
             return None
@@ -256,7 +288,15 @@ class _ShardRun:
             detail = f"tier {quality.tier} is below min_tier {self.task.config.min_tier}: {', '.join(quality.flags)}"
             self._lose(target, "MASK_REJECTED", "mask_not_believable", detail)
             return None
-        return SegmentedLesion(opened.case.patient_key, target, opened.plan.stack, opened.volume, mask, quality)
+        key, stack = opened.case.patient_key, opened.plan.stack
+        kernels: tuple[str | None, str | None] = (None, None)
+        if target.origin is not None:
+            identifiers = self._identifiers(key)
+            kernels = (kernel_of(target.origin.image, identifiers), kernel_of(stack.instances[0], identifiers))
+        return SegmentedLesion(key, target, stack, opened.volume, mask, quality, kernels)
+
+    def _identifiers(self, patient_key: str) -> list[str]:
+        return [value for study in self.index.studies_of(patient_key) for value in study.identifiers]
 
     def _lose_to_engine(self, target: Target, failure: SegmentationFailure) -> None:
         """Record a failure of the engine; the words of an engine that is not ours stay private."""
@@ -285,8 +325,8 @@ class _ShardRun:
         if not lesion_ids or policy == "none" or (policy == "linked" and not linked):
             return VolumePlace()
         stack, key = opened.plan.stack, opened.case.patient_key
-        identifiers = [value for study in self.index.studies_of(key) for value in study.identifiers]
-        record = self.records.volume(key, stack, opened.volume, lesion_ids, acquisition_facts(stack, identifiers))
+        facts = acquisition_facts(stack, self._identifiers(key))
+        record = self.records.volume(key, stack, opened.volume, lesion_ids, facts)
         location = self.writer.add_volume(record)
         self._count("volumes")
         self._crosswalk("series", stack_key(stack))

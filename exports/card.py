@@ -95,12 +95,13 @@ half-open character offsets. Every id is a keyed pseudonym.
 | column | meaning |
 |---|---|
 | `finding_id`, `report_id` | the finding and the report that says it |
-| `lesion_id`, `patient_id`, `study_id`, `series_id` | the lesion and where it was drawn |
+| `lesion_id`, `patient_id`, `study_id`, `series_id` | the lesion and the series it was segmented on |
 | `phrase`, `phrase_start`, `phrase_end` | the exact words, and their span in `text` of config `reports` |
 | `sentence`, `section`, `language` | around the phrase |
 | `assertion`, `observation`, `anatomy`, `laterality` | `PRESENT`, `ABSENT` or `UNCERTAIN`; of what; where |
 | `measurements` | each stated diameter, the mask's own, and their `ratio` (mask over report) |
-| `annotation` | the stroke that was segmented: kind, points (`points_ijk` in the region), lengths drawn and stated |
+| `annotation` | the stroke that was segmented: kind, points (`points_ijk` in the region), lengths drawn and stated, \
+`confidence` of the rule that read it, the `series_id` it was drawn on |
 | `other_annotations` | further strokes on the same lesion and series, by other readers for example |
 | `link` | why phrase and drawing belong together: posterior, `evidence` in natural log odds, `summary` in one line |
 | `image`, `mask`, `affine_ras`, `spacing_mm` | region around the lesion and its mask, on one grid; the float64 affine |

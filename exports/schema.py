@@ -84,6 +84,8 @@ _ANNOTATION = pa.struct(
         ("drawn_mm", pa.list_(_REAL)),
         ("source_kind", _TEXT),
         ("rule", _TEXT),
+        ("confidence", _REAL),
+        ("series_id", _TEXT),
     ]
 )
 _LESION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (

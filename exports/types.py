@@ -41,7 +41,11 @@ class MeasurementRecord:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRecord:
-    """What was drawn: ``points_ijk`` are voxel-centre indices of the ROI, ``rule`` the encoding that was recognised."""
+    """What was drawn: ``points_ijk`` are voxel-centre indices of the ROI, ``rule`` the encoding that was recognised.
+
+    ``confidence`` (0 to 1) is how sure that rule is; ``series_id`` the series that it was drawn on. Where that is not
+    the row's, it was carried over through patient space, and its points need not lie on a slice.
+    """
 
     kind: str
     points_ras_mm: tuple[Point3, ...]
@@ -50,6 +54,8 @@ class AnnotationRecord:
     drawn_mm: tuple[float, ...]
     source_kind: str
     rule: str
+    confidence: float
+    series_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Volume:
         (4, 4) float64, maps the index (slice, row, column, 1) to LPS millimetres; sheared when the gantry was tilted.
     sop_instance_uids
         One per slice, in the order of ``voxels``.
+    frame_numbers
+        Likewise, from 1; None where the slice is an image of its own. Empty: none is a frame.
 
     """
 
@@ -53,6 +55,7 @@ class Volume:
     frame_of_reference_uid: str
     series_instance_uid: str
     sop_instance_uids: tuple[str, ...]
+    frame_numbers: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3 or self.voxels.dtype != np.int16:
@@ -63,6 +66,8 @@ class Volume:
             raise GeometryError("affine is singular: the slices span no volume")
         if len(self.sop_instance_uids) != self.voxels.shape[0]:
             raise GeometryError(f"{len(self.sop_instance_uids)} SOP Instance UIDs for {self.voxels.shape[0]} slices")
+        if len(self.frame_numbers) not in {0, self.voxels.shape[0]}:
+            raise GeometryError(f"{len(self.frame_numbers)} frame numbers for {self.voxels.shape[0]} slices")
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

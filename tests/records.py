@@ -86,7 +86,17 @@ def finding(
         series_id=source.series_id,
         said=phrase(f"{source.series_id}-finding-{number}", f"report-{source.patient_id}") if said else None,
         annotations=(
-            AnnotationRecord(kind, _points(ras), _points(points - first), drawn, drawn, "GSPS", "two-point polyline"),
+            AnnotationRecord(
+                kind,
+                _points(ras),
+                _points(points - first),
+                drawn,
+                drawn,
+                "GSPS",
+                "two-point polyline",
+                0.95,
+                source.series_id,
+            ),
         ),
         image=source.image[window],
         mask=mask[window].astype(np.uint8),

@@ -179,7 +179,8 @@ def assert_nobody_is_named(hospital: Hospital, out: Path, *messages: str) -> Non
 
 LESION_REASONS = {
     "no_regular_stack", "volume_unreadable", "unsupported_prompt", "bad_prompt", "numerical", "no_answer", "engine_failed",
-    "invalid_mask", "mask_not_believable",
+    "invalid_mask", "mask_not_believable", "projection_image", "plane_not_axial", "target_series_disagrees",
+    "low_confidence",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cohort_builder import BuildConfig, ConfigError, LinkConfig
+from cohort_builder import BuildConfig, ConfigError, LinkConfig, Selection
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:
@@ -31,6 +31,12 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         ("[link]\nlinkd = 0.9", "\\[link\\] has unknown keys"),
         ("[link]\nlinked = 3", "linked must be"),
         ("link = 3", "must be a table"),
+        ("select = 3", "\\[select\\] must be a table"),
+        ("[select]\nbodyparts = ['CHEST']", "\\[select\\] has unknown keys \\['bodyparts'\\]"),
+        ("[select]\ncontrast = 'yes'", "select.contrast must be one of"),
+        ('target_series = "best"', "target_series must be"),
+        ('[pixel_origin]\nAcme = "middle"', "pixel_origin.Acme must be"),
+        ("pixel_origin = 3", "must be a table"),
         ("volumes = ", "cannot be read"),
     ],
 )
@@ -49,3 +55,12 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_what_only_concerns_the_run_does_not_rebuild_shards() -> None:
     assert BuildConfig(workers=1, pictures=0).what_is_published() == BuildConfig(workers=4).what_is_published()
     assert BuildConfig().what_is_published() != BuildConfig(min_tier="C").what_is_published()
+
+
+def test_a_selection_is_published_and_decides_shard_by_shard() -> None:
+    """What it leaves of a patient stands in the hash of that patient's inputs (tests/test_selection.py)."""
+    chosen = BuildConfig(select=Selection(sex="F"))
+    assert chosen.what_is_published()["select"] == {"sex": "F"}
+    assert chosen.what_a_shard_holds() == BuildConfig().what_a_shard_holds()
+    assert BuildConfig(target_series="thinnest").what_a_shard_holds() != BuildConfig().what_a_shard_holds()
+    assert BuildConfig(pixel_origin={"Acme": "center"}).what_a_shard_holds() != BuildConfig().what_a_shard_holds()

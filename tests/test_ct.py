@@ -236,10 +236,20 @@ def test_consecutive_acquisitions_stay_one_stack(tmp_path):
 
 
 def test_repeated_positions_that_nothing_explains_are_refused(tmp_path):
-    first, second = ct_series(5), ct_series(5)
+    first, second = ct_series(5), ct_series(5, voxels=np.full((5, 64, 64), 77.0))
     for i, ds in enumerate(second):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid("second", i)
     assert summary(*split([*first, *second], tmp_path)) == ([], ["duplicate_positions"])
+
+
+def test_a_series_sent_twice_under_new_uids_is_used_once(tmp_path):
+    first, second = ct_series(5), ct_series(5)
+    for i, ds in enumerate(second):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid("second", i)
+    (stack,), (skip,) = split([*first, *second], tmp_path)
+    assert (len(stack.instances), skip.reason, skip.failure) == (5, "duplicate_slice", False)
+    assert stack.flags == ()
+    assert len(skip.private["sop_instance_uids"].split()) == 5
 
 
 @pytest.mark.parametrize("degrees", [1, 5, 20])
@@ -287,11 +297,11 @@ def test_maps_that_are_not_hounsfield_are_refused(tmp_path):
     assert summary(*split(datasets, tmp_path)) == ([], ["not_hounsfield"])
 
 
-def test_enhanced_ct_is_refused_by_name(tmp_path):
+def test_what_is_no_ct_image_is_refused_by_name(tmp_path):
     made = instances(ct_series(2), tmp_path)
-    enhanced = replace(made[0], sop_class_uid="1.2.840.10008.5.1.4.1.1.2.1", number_of_frames=20)
+    whole = replace(made[0], sop_class_uid="1.2.840.10008.5.1.4.1.1.2.1", number_of_frames=20)
     screen = replace(made[1], sop_class_uid="1.2.840.10008.5.1.4.1.1.7")
-    assert summary(*split_series([enhanced, screen])) == ([], ["enhanced_ct", "not_ct_image"])
+    assert summary(*split_series([whole, screen])) == ([], ["frames_without_geometry", "not_ct_image"])
 
 
 # ---- pixels ------------------------------------------------------------------------------------------------------------
@@ -417,7 +427,7 @@ def test_a_missing_codec_names_the_extra(tmp_path, monkeypatch):
     for ds in datasets:
         ds.compress(JPEG2000Lossless, generate_instance_uid=False)
     write(datasets, tmp_path)
-    monkeypatch.setattr(pydicom.pixels.decoders.base.Decoder, "is_available", property(lambda _: False))
+    monkeypatch.setattr(pydicom.pixels.decoders.base.Decoder, "available_plugins", property(lambda _: ()))
     with pytest.raises(GeometryError, match="codecs"):
         load_volume(tmp_path)
 

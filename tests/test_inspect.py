@@ -14,7 +14,7 @@ from cohort_builder.audit.search import find_leaks
 from cohort_builder.pacs.index import open_index
 from nlp.types import Finding, Report, ReportError
 
-BEFORE_MASKS = {"index", "reports", "scope", "annotations", "locate", "patient"}
+BEFORE_MASKS = {"index", "reports", "scope", "annotations", "locate", "patient", "volumes"}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,38 @@ def test_what_is_left_out_is_what_the_build_leaves_out_before_the_masks(inspecti
     assert found
 
 
+def test_every_count_has_its_parts(inspection: Inspection, cohort: Cohort) -> None:
+    """Nothing is dropped between two counts without a reason."""
+    lost = inspection.skips["annotations"].get("superseded", 0) + sum(inspection.skips["locate"].values())
+    assert inspection.strokes["read"] == inspection.strokes["used"] + lost
+    assert inspection.strokes["used"] == sum(inspection.annotations.values())
+    assert inspection.strokes["read"] == sum(one.annotations for one in inspection.encodings)
+    said = inspection.findings
+    assert said["found"] == said["absent"] + inspection.decisions["LINKED"] + sum(inspection.withheld.values())
+    assert sum(inspection.ct.verdicts.values()) == inspection.ct.counts["series"] == inspection.export["ct_series"]
+    assert inspection.ct.counts["images"] == inspection.export["ct"] == sum(one.images for one in inspection.syntaxes)
+    assert sum(one.objects for one in inspection.objects) == inspection.export["dicom"]
+    states = sum(one.objects for one in inspection.writers if one.of == "presentation states")
+    assert states == inspection.export["presentation_states"]
+    rows = sum(cohort.run["counts"].get(name, 0) for name in ("findings", "unlinked_lesions"))
+    rejected = sum(row["stage"] == "segmentation" for row in cohort.skipped)
+    assert sum(inspection.prompts.values()) == rows + rejected
+
+
+def test_the_estimate_says_what_it_is_made_of(inspection: Inspection, cohort: Cohort) -> None:
+    guess = inspection.estimate
+    assert guess is not None
+    assert guess.tried > 0
+    assert guess.seconds is not None
+    low, high = guess.seconds
+    shared = {"drawings and links", "reading CT", "segmentation", "checks and writing"}
+    middle = sum(part.seconds / (guess.workers if part.name in shared else 1) for part in guess.parts)
+    assert low < middle < high
+    assert all(part.amount == pytest.approx(part.rate * part.seconds, abs=1) for part in guess.parts if part.rate)
+    written = [path for path in (cohort.path / "dataset").rglob("*") if path.is_file()]
+    assert guess.disk_bytes[0] < sum(path.stat().st_size for path in written) < 3 * guess.disk_bytes[1]
+
+
 def test_coverage_is_of_what_could_link(inspection: Inspection) -> None:
     linked = inspection.decisions["LINKED"]
     assert inspection.coverage == pytest.approx(linked / inspection.findings["linkable"])
@@ -81,10 +113,21 @@ def test_it_is_readable_for_people_and_machines_and_names_nobody(
     assert values["decisions"] == dict(inspection.decisions)
     assert values["coverage"] == inspection.coverage
     summary = inspection.summary()
-    for heading in ("Export", "Annotations", "Lesions", "Reports", "Findings", "Linked by", "Coverage", "Left out"):
+    for heading in (
+        "Export",
+        "Writers",
+        "Lesions",
+        "Reports",
+        "Findings",
+        "Linked by",
+        "Coverage",
+        "Left out",
+        "Estimate",
+    ):
         assert f"\n{heading}\n" in summary
     (tmp_path / "inspection.json").write_text(json.dumps(values))
     (tmp_path / "inspection.txt").write_text(summary)
+    (tmp_path / "inspection.html").write_text(inspection.html())
     index = open_index(demo / "cohort" / "private" / "index.sqlite")
     needles = {value for study in index.studies() for value in (*study.identifiers, study.study_instance_uid)}
     index.close()
@@ -98,12 +141,12 @@ def test_image_references_would_settle_what_sizes_cannot(tmp_path: Path) -> None
     write([*ct, gsps(lines)], tmp_path / "pacs")
     index = tmp_path / "index.sqlite"
     report = Report("r", "FINDINGS: A 14 mm nodule.", accession_numbers=("ACC0001",))
-    found = inspect_export(tmp_path / "pacs", [report], index=index, progress=False)
+    found = inspect_export(tmp_path / "pacs", [report], index=index, estimate=False, progress=False)
     assert (found.decisions, found.findings["linkable"], found.coverage) == ({"AMBIGUOUS": 1}, 1, 0.0)
     assert found.with_references == 1
     assert found.lesions == {"drawn": 2, "unmentioned": 2}
     assert index.is_file()  # kept, since somebody asked for it
-    alone = inspect_export(tmp_path / "pacs", index=index, progress=False)
+    alone = inspect_export(tmp_path / "pacs", index=index, estimate=False, progress=False)
     assert (alone.lesions, alone.coverage, alone.reports) == ({"drawn": 2, "without_report": 2}, None, {})
     assert "Coverage" not in alone.summary()
 
@@ -124,7 +167,7 @@ def test_a_failure_costs_its_item_and_is_counted(tmp_path: Path) -> None:
         Report("r", "A 14 mm nodule of Quorvash.", accession_numbers=("ACC0001",)),
         Report("s", "Normal.", accession_numbers=("ELSEWHERE",)),
     ]
-    found = inspect_export(tmp_path / "pacs", reports, extractor=Broken(), progress=False)
+    found = inspect_export(tmp_path / "pacs", reports, extractor=Broken(), estimate=False, progress=False)
     assert found.skips["reports"] == {"extractor_failed": 1}
     assert found.skips["scope"]["study_not_in_export"] == 1
     assert found.details["reports"]["extractor_failed"].startswith("the extractor failed with RuntimeError")

@@ -34,7 +34,7 @@ class FewImages:
     def __init__(self, datasets: Iterable, folder: Path | None = None) -> None:
         self._by_uid = {str(ds.SOPInstanceUID): _instance(ds, folder) for ds in datasets}
 
-    def instance(self, uid: str) -> Instance | None:
+    def instance(self, uid: str, frame_number: int | None = None) -> Instance | None:  # noqa: ARG002
         return self._by_uid.get(uid)
 
     def instances(self, series_uid: str) -> list[Instance]:
@@ -156,7 +156,7 @@ def test_what_cannot_be_located_says_why() -> None:
         "localizer": mark(scout, (1, 1), (9, 9)),
         "not_ct": mark(mr, (1, 1), (9, 9)),
         "no_geometry": mark(bare, (1, 1), (9, 9)),
-        "multiframe": mark(frames, (1, 1), (9, 9)),
+        "ambiguous_frame": mark(frames, (1, 1), (9, 9)),
         "points_outside_image": mark(series[0], (10, 10), (65.1, 10)),
         "zero_length": mark(series[0], (10, 10), (10.2, 10)),
         "text_disagrees": mark(series[0], (10, 10), (50, 10), stated=(14.0,)),
@@ -171,6 +171,55 @@ def test_what_cannot_be_located_says_why() -> None:
     for skip in skips:
         assert "1.2.826" not in skip.detail
         assert skip.private["sop_instance_uid"]
+
+
+def test_a_frame_is_located_by_its_own_geometry() -> None:
+    series = ct_series(5, step_mm=2.5)
+
+    class Frames(FewImages):
+        """The five slices as frames of one object."""
+
+        def __init__(self) -> None:
+            super().__init__(series)
+            slices = list(self._by_uid.values())
+            self.frames = [
+                replace(s, sop_instance_uid="1.5", number_of_frames=5, frame_number=n + 1) for n, s in enumerate(slices)
+            ]
+
+        def instance(self, uid: str, frame_number: int | None = None) -> Instance | None:  # noqa: ARG002
+            if frame_number is None:
+                return replace(self.frames[0], frame_number=None, image_position=None)
+            return self.frames[frame_number - 1] if frame_number <= 5 else None
+
+        def instances(self, series_uid: str) -> list[Instance]:  # noqa: ARG002
+            return self.frames
+
+    drawn = [replace(mark("1.5", (10, 10), (30, 10)), frame_number=number) for number in (4, 6, None)]
+    (located,), skips = locate(drawn, Frames())
+    expected = locate_one(mark(series[3], (10, 10), (30, 10)), FewImages(series))
+    assert located.points_lps_mm == expected.points_lps_mm
+    assert (located.slice_thickness_mm, located.level) == (expected.slice_thickness_mm, expected.level)
+    assert [(skip.reason, skip.failure) for skip in skips] == [("no_such_frame", True), ("ambiguous_frame", False)]
+
+
+REGIONS = {
+    AnnotationKind.ELLIPSE: ((10, 20), (30, 20), (20, 12), (20, 28)),
+    AnnotationKind.BOX: ((10, 12), (30, 12), (30, 28), (10, 28)),
+    AnnotationKind.OUTLINE: ((10, 20), (20, 12), (30, 20), (20, 28)),
+}
+
+
+@pytest.mark.parametrize("kind", REGIONS, ids=str)
+def test_of_a_region_only_what_stands_beside_it_measures(kind: AnnotationKind) -> None:
+    series = ct_series(2, spacing=(0.5, 0.5))
+    index, points = FewImages(series), REGIONS[kind]
+    assert locate_one(mark(series[0], *points, kind=kind), index).diameters_mm == ()
+    stated = mark(series[0], *points, kind=kind, stated=(10.2,))  # 20 pixels, and 16 across
+    assert locate_one(stated, index).diameters_mm == pytest.approx((10.0,))
+    _, (wrong,) = locate([mark(series[0], *points, kind=kind, stated=(40.0,))], index)
+    assert wrong.reason == "text_disagrees"
+    thin = tuple((x, 20 + (y - 20) / 50) for x, y in points)
+    assert locate([mark(series[0], *thin, kind=kind)], index)[1][0].reason == "zero_length"
 
 
 @pytest.mark.parametrize(
@@ -312,6 +361,18 @@ def pointing(
     return LocatedAnnotation(annotation, (), points, "1.6", slice_thickness_mm=2.0)
 
 
+def region(name: str, centre: tuple[float, float, float], length: float, width: float) -> LocatedAnnotation:
+    """An outline of two axes, its vertices crowded on one side."""
+    angles = np.radians([0, 90, 180, 200, 220, 240, 260, 270, 280, 300, 320, 340])
+    around = np.column_stack([length / 2 * np.cos(angles), width / 2 * np.sin(angles), 0 * angles])
+    points = _points(np.array(centre) + around)
+    source = Source(name, name, "test")
+    drawn = Annotation(
+        name, AnnotationKind.OUTLINE, tuple(p[:2] for p in points), f"1.7.{centre[2]:g}", "1.7", "1.8", source
+    )
+    return LocatedAnnotation(drawn, (), points, "1.6", slice_thickness_mm=2.0)
+
+
 def _points(points: Iterable[Iterable[float]]) -> tuple[tuple[float, float, float], ...]:
     return tuple((float(x), float(y), float(z)) for x, y, z in points)
 
@@ -347,6 +408,18 @@ GROUPS = {
         ["ab"],
     ),
     "two studies": ([stroke("a", (0, 0, 0), 20), stroke("b", (0, 0, 0), 20, study="1.88")], ["a", "b"]),
+    "a region round a lesion": ([stroke("a", (0, 0, 0), 10), region("b", (1, 0, 0), 40, 30)], ["ab"]),
+    "a region that samples a lesion": ([stroke("a", (0, 0, 0), 60, 50), region("b", (5, 5, 0), 8, 8)], ["ab"]),
+    "a region beside a lesion": ([stroke("a", (0, 0, 0), 10), region("b", (25, 0, 0), 20, 20)], ["a", "b"]),
+    "a region round two lesions": (
+        [stroke("a", (-8, 0, 0), 10), stroke("b", (8, 0, 0), 10), region("c", (0, 0, 0), 40, 30)],
+        ["a", "b", "c"],
+    ),
+    "two regions on one thing": ([region("a", (0, 0, 0), 20, 16), region("b", (1, 0, 2), 24, 18)], ["ab"]),
+    "an arrow at a region": (
+        [region("a", (0, 0, 0), 20, 16), pointing("b", (30, 0, 0), (12, 0, 0))],
+        ["ab"],
+    ),
     "two frames of reference": ([stroke("a", (0, 0, 0), 20), stroke("b", (0, 0, 0), 20, frame="1.66")], ["a", "b"]),
     "an arrow that stops short of the rim": (
         [stroke("a", (0, 0, 0), 20), pointing("b", (40, 0, 0), (15, 0, 0))],

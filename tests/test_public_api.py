@@ -14,7 +14,7 @@ DESIGN = {
     "build_cohort", "open_cohort", "Cohort", "BuildConfig", "LinkConfig", "index_export", "Index", "read_annotations",
     "locate", "group_lesions", "link", "inspect_export", "Inspection", "load_volume", "Annotation", "LocatedAnnotation", "Lesion", "Link", "Decision",
     "Skip", "CohortError", "ConfigError", "PacsError", "TooManySkips", "SetupError",
-    "Report", "Extractor", "Segmenter", "AnatomyLocator",
+    "Report", "Extractor", "Segmenter", "Selection", "AnatomyLocator",
 }  # fmt: skip
 
 

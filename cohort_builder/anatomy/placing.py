@@ -21,6 +21,7 @@ from cohort_builder.ct.pixels import read_hounsfield
 from cohort_builder.ct.series import Stack, load_stack, split_series
 from cohort_builder.errors import CohortError
 from cohort_builder.lesions.grouping import POINTING
+from cohort_builder.targets.carrying import slice_key
 from cohort_builder.types import LocatedAnnotation
 from segmentation.geometry import FloatArray
 from segmentation.types import GeometryError, Volume
@@ -54,8 +55,8 @@ def place_strokes(
     placed = list(located)
     for series, members in by_series.items():
         for stack in split_series(index.instances(series))[0]:
-            held = {instance.sop_instance_uid for instance in stack.instances}
-            on_it = [i for i in members if located[i].annotation.sop_instance_uid in held]
+            held = {slice_key(instance) for instance in stack.instances}
+            on_it = [i for i in members if slice_key(located[i].annotation) in held]
             for i, place in zip(on_it, _places([located[i] for i in on_it], stack, locator), strict=True):
                 placed[i] = replace(located[i], organ=place.organ, lung_level=place.lung_level)
     return placed

@@ -1,110 +1,19 @@
-"""CT series to volumes: split into geometrically valid stacks, then pixels to Hounsfield units.
-
-A series on disk is often not one volume: a localizer rides along, two phases share positions, slices are missing,
-spacing changes. ``split_series`` finds the parts that are regular and says what it left out; nothing is resampled,
-invented or closed up.
-"""
+"""CT series to volumes: the regular stacks of ``split_series``, with their pixels as Hounsfield units."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from cohort_builder.ct.pixels import read_hounsfield
-from cohort_builder.ct.spacing import ROUNDED_MM, off_grid_mm, regular_runs
+from cohort_builder.ct.pixels import read_slices
+from cohort_builder.ct.splitting import Stack, split_series
 from cohort_builder.pacs.headers import HeaderError, Instance, read_header
-from cohort_builder.types import Skip
-from segmentation.geometry import FloatArray, slice_affine, volume_affine
 from segmentation.types import GeometryError, Volume
 
-_CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-_NOT_HOUNSFIELD = frozenset({"OD", "MGML", "PCT", "ED", "EDW", "Z_EFF"})  # PS3.3 C.11.1.1.2
-_ORIENTATION_RAD = 5e-4  # moves the far corner of a 360 mm slice by 0.2 mm
-_SPACING_FRACTION = 1e-4
-_SAME_POSITION_MM = 0.01
-_EXACT_MM = 0.005
-_SIDEWAYS_FRACTION = 5e-4  # what three decimals of Image Orientation do; left in the grid, half of it is an error
-_HIGHDICOM_PERPENDICULAR = 1e-2  # for two rounded thin slices; the tilt itself is bounded by the two above
-_SPLIT_KEYS = ("acquisition_number", "temporal_position", "acquisition_time", "content_time", "convolution_kernel")
-_DETAILS = {
-    "not_ct_image": "they are no CT Image Storage objects (a screen save, a report); only those are read",
-    "enhanced_ct": "multi-frame CT is not read yet; export the series as single-frame images",
-    "localizer": "localizers are no slices of a volume",
-    "burned_in_annotation": "Burned In Annotation is YES: text in the pixels may name the patient",
-    "no_geometry": "Image Position, Image Orientation, Pixel Spacing, Rows, Columns or Frame of Reference UID is "
-    "absent or not valid",
-    "no_rescale": "Rescale Slope or Intercept is absent, so stored values cannot become Hounsfield units",
-    "not_hounsfield": "their Rescale Type is not Hounsfield units",
-    "duplicate_positions": "several images lie at one position, and neither acquisition, time nor kernel tells them "
-    "apart; export the phases as separate series",
-    "irregular_spacing": "slices are missing or the spacing changes; each regular part is a volume of its own",
-    "gantry_tilt": "the slices are stacked obliquely to their plane (gantry tilt), which is not read yet",
-    "single_slice": "no regular neighbour, so there is no volume around them",
-}
-_BROKEN = frozenset({"no_geometry", "no_rescale"})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stack:
-    """A regular stack of at least two slices of one series.
-
-    Parameters
-    ----------
-    instances
-        Ordered along the positive slice normal (row direction x column direction).
-    affine
-        (4, 4), index (slice, row, column, 1) to LPS mm, of pixel centres.
-    flags
-        ``part_of_series``, ``positions_rounded``, ``split_by_<attribute>``, ``rounded_to_integer_hu``.
-
-    """
-
-    series_instance_uid: str
-    study_instance_uid: str
-    frame_of_reference_uid: str
-    instances: tuple[Instance, ...]
-    affine: FloatArray
-    flags: tuple[str, ...] = field(default=())
-
-
-def split_series(instances: Iterable[Instance]) -> tuple[list[Stack], list[Skip]]:
-    """Split the images of a series into regular stacks.
-
-    Images are grouped by grid (Rows, Columns, orientation, Pixel Spacing, Frame of Reference), then, where positions
-    repeat or acquisitions interleave, by the first of acquisition number, temporal position, acquisition time, content
-    time and kernel that separates them; each group is cut into its longest runs of equal spacing. Regularity is
-    confirmed by ``highdicom.spatial.get_volume_positions``. The order of ``instances`` does not matter.
-
-    Returns
-    -------
-    Stacks, longest first, and one Skip for each series and reason: ``not_ct_image``, ``enhanced_ct``, ``localizer``,
-    ``burned_in_annotation``, ``no_geometry``, ``no_rescale``, ``not_hounsfield``, ``duplicate_positions``,
-    ``irregular_spacing``, ``gantry_tilt``, ``single_slice``.
-
-    """
-    left_out: dict[tuple[str, str], list[Instance]] = defaultdict(list)
-    usable: dict[str, list[Instance]] = defaultdict(list)
-    for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
-        reason = _unusable(instance)
-        if reason is None:
-            usable[instance.series_instance_uid].append(instance)
-        else:
-            left_out[instance.series_instance_uid, reason].append(instance)
-    stacks: list[Stack] = []
-    for series, members in usable.items():
-        for group in _by_grid(members):
-            for part in _by_phase(group):
-                found, lost = _regular_stacks(part)
-                stacks += found
-                for reason, slices in lost:
-                    left_out[series, reason] += slices
-    stacks.sort(key=lambda s: (-len(s.instances), s.instances[0].sop_instance_uid))
-    return stacks, [_skip(series, reason, members) for (series, reason), members in sorted(left_out.items())]
+__all__ = ["Stack", "load_stack", "load_volume", "split_series"]
 
 
 def load_stack(stack: Stack) -> Volume:
@@ -122,14 +31,14 @@ def load_stack(stack: Stack) -> Volume:
     """
     first = stack.instances[0]
     voxels = np.empty((len(stack.instances), first.rows or 0, first.columns or 0), dtype=np.int16)
-    for i, instance in enumerate(stack.instances):
-        voxels[i] = read_hounsfield(instance)
+    read_slices(stack.instances, voxels)
     return Volume(
         voxels=voxels,
         affine=stack.affine,
         frame_of_reference_uid=stack.frame_of_reference_uid,
         series_instance_uid=stack.series_instance_uid,
         sop_instance_uids=tuple(instance.sop_instance_uid for instance in stack.instances),
+        frame_numbers=tuple(instance.frame_number for instance in stack.instances),
     )
 
 
@@ -152,8 +61,8 @@ def load_volume(series: str | Path | Stack | Iterable[str | Path | Instance]) ->
     if isinstance(series, str | Path):
         root = Path(series)
         series = sorted(path for path in root.iterdir() if path.is_file()) if root.is_dir() else [root]
-    instances = [item if isinstance(item, Instance) else _read_instance(Path(item)) for item in series]
-    stacks, skips = split_series(instance for instance in instances if instance is not None)
+    images = [(item,) if isinstance(item, Instance) else _read_images(Path(item)) for item in series]
+    stacks, skips = split_series(chain.from_iterable(images))
     if len(stacks) != 1:
         reasons = ", ".join(sorted({skip.reason for skip in skips})) or "nothing skipped"
         raise GeometryError(
@@ -163,205 +72,9 @@ def load_volume(series: str | Path | Stack | Iterable[str | Path | Instance]) ->
     return load_stack(stacks[0])
 
 
-def _read_instance(path: Path) -> Instance | None:
+def _read_images(path: Path) -> tuple[Instance, ...]:
     try:
         header = read_header(path)
     except HeaderError as error:
         raise GeometryError(f"a file of the series is not usable ({error.reason}): {error.detail}") from error
-    return None if header is None else header.instance
-
-
-def _skip(series: str, reason: str, members: Sequence[Instance]) -> Skip:
-    return Skip(
-        "volumes",
-        series,
-        reason,
-        f"{len(members)} image(s): {_DETAILS[reason]}",
-        failure=reason in _BROKEN,
-        private={"series_instance_uid": series, "sop_instance_uids": " ".join(i.sop_instance_uid for i in members)},
-    )
-
-
-def _unusable(instance: Instance) -> str | None:
-    """Why an image cannot be a slice, or None."""
-    kinds = {value.upper() for value in instance.image_type}
-    complete = None not in {instance.rows, instance.columns} and bool(instance.frame_of_reference_uid)
-    if instance.sop_class_uid.startswith(f"{_CT_IMAGE_STORAGE}.") or instance.number_of_frames > 1:
-        return "enhanced_ct"
-    if instance.sop_class_uid != _CT_IMAGE_STORAGE:
-        return "not_ct_image"
-    if any("LOCALIZER" in kind or "SCOUT" in kind for kind in kinds):
-        return "localizer"
-    if instance.burned_in_annotation:
-        return "burned_in_annotation"
-    if not complete or _affine(instance) is None:
-        return "no_geometry"
-    if instance.rescale_slope in {None, 0.0} or instance.rescale_intercept is None:
-        return "no_rescale"
-    return "not_hounsfield" if instance.rescale_type in _NOT_HOUNSFIELD else None
-
-
-def _affine(instance: Instance) -> FloatArray | None:
-    position, orientation, spacing = instance.image_position, instance.image_orientation, instance.pixel_spacing
-    if position is None or orientation is None or spacing is None:
-        return None
-    try:
-        return slice_affine(position, orientation, spacing)
-    except GeometryError:
-        return None
-
-
-def _by_grid(members: Sequence[Instance]) -> list[list[Instance]]:
-    """Images whose pixels can be put one behind the other."""
-    groups: list[list[Instance]] = []
-    for instance in members:
-        for group in groups:
-            if _same_grid(group[0], instance):
-                group.append(instance)
-                break
-        else:
-            groups.append([instance])
-    return groups
-
-
-def _same_grid(a: Instance, b: Instance) -> bool:
-    if (a.rows, a.columns, a.frame_of_reference_uid) != (b.rows, b.columns, b.frame_of_reference_uid):
-        return False
-    turned = np.abs(np.subtract(a.image_orientation, b.image_orientation)).max()  # type: ignore[arg-type]
-    stretched = np.abs(np.divide(a.pixel_spacing, b.pixel_spacing) - 1).max()  # type: ignore[arg-type]
-    return bool(turned <= _ORIENTATION_RAD and stretched <= _SPACING_FRACTION)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Images of one grid and one phase, in order of their position; ``key`` is what separated the phases."""
-
-    instances: tuple[Instance, ...]
-    key: str | None = None
-
-
-def _by_phase(group: Sequence[Instance]) -> list[_Part]:
-    ordered = sorted(group, key=lambda i: (float(_heights(group, [i])[0]), i.sop_instance_uid))
-    repeats = _repeats(_heights(group, ordered))
-    for key in _SPLIT_KEYS:
-        phases: dict[str, list[Instance]] = defaultdict(list)
-        for instance in ordered:
-            phases[str(getattr(instance, key))].append(instance)
-        heights = [_heights(group, phase) for phase in phases.values()]
-        if len(phases) < 2 or any(len(h) < 2 or _repeats(h) for h in heights):
-            continue
-        if repeats or (not key.endswith("_time") and _interleaved(heights)):
-            return [_Part(tuple(phase), key) for _, phase in sorted(phases.items())]
-    return [_Part(tuple(ordered))]
-
-
-def _heights(group: Sequence[Instance], members: Sequence[Instance]) -> FloatArray:
-    """Positions along the slice normal of the group, in mm."""
-    orientation = np.asarray(group[0].image_orientation, dtype=np.float64)
-    positions = np.asarray([i.image_position for i in members], dtype=np.float64)
-    heights: FloatArray = positions @ np.cross(orientation[:3], orientation[3:])
-    return heights
-
-
-def _repeats(heights: FloatArray) -> bool:
-    return bool((np.diff(np.sort(heights)) < _SAME_POSITION_MM).any())
-
-
-def _interleaved(phases: Sequence[FloatArray]) -> bool:
-    """Whether the extents of two phases overlap: alternating slices of two acquisitions look like one fine stack."""
-    extents = sorted((float(h.min()), float(h.max())) for h in phases)
-    return any(low < highest for (_, highest), (low, _) in pairwise(extents))
-
-
-_Lost = list[tuple[str, Sequence[Instance]]]
-
-
-def _regular_stacks(part: _Part) -> tuple[list[Stack], _Lost]:
-    members = part.instances
-    heights = _heights(members, members)
-    if len(members) == 1:
-        return [], [("single_slice", members)]
-    if _repeats(heights):
-        return [], [("duplicate_positions", members)]
-    runs = regular_runs(heights)
-    whole = runs == [(0, len(heights))]
-    used = {i for first, last in runs for i in range(first, last)}
-    alone = [member for i, member in enumerate(members) if i not in used]
-    lost: _Lost = [] if whole else [("irregular_spacing", members)]
-    if alone:
-        lost.append(("single_slice", alone))
-    stacks = []
-    for first, last in runs:
-        slices = members[first:last]
-        if _is_tilted(slices):
-            lost.append(("gantry_tilt", slices))
-        elif not _confirmed(slices):
-            lost.append(("irregular_spacing", slices))
-        else:
-            stacks.append(_stack(slices, part.key, whole=whole))
-    return stacks, lost
-
-
-def _is_tilted(slices: Sequence[Instance]) -> bool:
-    """Whether the slices step sideways: by more than the rounding of their positions and orientation explains."""
-    positions = np.asarray([i.image_position for i in slices], dtype=np.float64)
-    orientation = np.asarray(slices[0].image_orientation, dtype=np.float64)
-    sideways = (positions - positions[0]) @ np.column_stack([orientation[:3], orientation[3:]])
-    span = float(np.linalg.norm(positions[-1] - positions[0]))
-    return float(np.linalg.norm(sideways, axis=1).max()) > max(ROUNDED_MM, _SIDEWAYS_FRACTION * span)
-
-
-def _confirmed(slices: Sequence[Instance]) -> bool:
-    """Whether every slice lies on the line from the first to the last, and highdicom finds them regular in this order.
-
-    Its normal points the other way.
-    """
-    from highdicom.spatial import get_volume_positions
-
-    positions = np.asarray([i.image_position for i in slices], dtype=np.float64)
-    n = len(slices)
-    if np.abs(positions - np.linspace(positions[0], positions[-1], n)).max() > 2 * ROUNDED_MM:
-        return False
-    orientation = np.asarray(slices[0].image_orientation, dtype=np.float64).tolist()
-    spacing, order = get_volume_positions(
-        positions.tolist(), orientation, atol=2 * ROUNDED_MM, perpendicular_tol=_HIGHDICOM_PERPENDICULAR
-    )
-    return spacing is not None and order in (list(range(n)), list(range(n))[::-1])
-
-
-def _stack(slices: Sequence[Instance], key: str | None, *, whole: bool) -> Stack:
-    first, last = slices[0], slices[-1]
-    heights = _heights(slices, slices)
-    flags = {
-        "part_of_series": not whole,
-        "positions_rounded": off_grid_mm(heights) > _EXACT_MM,
-        f"split_by_{key}": key is not None,
-        "rounded_to_integer_hu": any(
-            not _is_whole(i.rescale_slope) or not _is_whole(i.rescale_intercept) for i in slices
-        ),
-    }
-    return Stack(
-        series_instance_uid=first.series_instance_uid,
-        study_instance_uid=first.study_instance_uid,
-        frame_of_reference_uid=first.frame_of_reference_uid or "",
-        instances=tuple(slices),
-        affine=_orthogonal_affine(first, last, len(slices)),
-        flags=tuple(name for name, holds in flags.items() if holds),
-    )
-
-
-def _orthogonal_affine(first: Instance, last: Instance, n_slices: int) -> FloatArray:
-    """Affine of a stack that is not tilted, its slices stepping exactly along their normal.
-
-    Rounded headers step sideways by a fraction of a millimetre. NIfTI's qform and ITK cannot hold that shear (ITK reads
-    it as a rotation), so it is shared out between the first and the last slice.
-    """
-    orientation, spacing = first.image_orientation or (), first.pixel_spacing or ()
-    start, end = np.asarray(first.image_position, dtype=np.float64), np.asarray(last.image_position, dtype=np.float64)
-    normal = slice_affine(start.tolist(), orientation, spacing)[:3, 0]
-    half = ((end - start) - ((end - start) @ normal) * normal) / 2
-    return volume_affine((start + half).tolist(), (end - half).tolist(), n_slices, orientation, spacing)
-
-
-def _is_whole(value: float | None) -> bool:
-    return value is not None and float(value).is_integer()
+    return () if header is None else header.frames or (header.instance,)

@@ -135,6 +135,8 @@ def draw(
         line = draw_line(mask, rng, spacing_mm=spacing_mm)
         row, index = line.slice_index, [line.start, line.end]
     points = index_to_image(np.array(index) + offset).astype(np.float32)
+    if drawing is Drawing.ELLIPSE:  # its axes halve each other
+        points[2:] += points[:2].mean(axis=0) - points[2:].mean(axis=0)
     ends = tuple((float(column), float(row_)) for column, row_ in points)
     lengths = (
         [] if drawing is Drawing.ARROW else [_length(ends[i], ends[i + 1], spacing_mm) for i in range(0, len(ends), 2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cmath import phase
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import combinations, pairwise, product
+from itertools import chain, combinations, islice, pairwise, product
 from math import degrees
 
 from cohort_builder.gsps.strokes import SAME_POINT_PX, Head, Number, Segment, Shape
@@ -14,6 +14,7 @@ from cohort_builder.types import AnnotationKind
 _BARB_DEGREES = (5.0, 75.0)
 _BARB_FRACTION = 0.8
 _HEAD_AWAY_FRACTION = 0.35
+_MOST_HEADS = 200  # a star of lines that meet in one point makes thousands, and no arrow
 
 
 def one_stroke_arrow(points: Sequence[complex]) -> tuple[complex, complex] | None:
@@ -22,6 +23,8 @@ def one_stroke_arrow(points: Sequence[complex]) -> tuple[complex, complex] | Non
     for point in points:
         if all(abs(point - vertex) > SAME_POINT_PX for vertex in vertices):
             vertices.append(point)
+        if len(vertices) > 4:
+            return None
     if len(vertices) != 4:
         return None
     named = [min(range(4), key=lambda i, p=point: abs(p - vertices[i])) for point in points]  # type: ignore[misc]
@@ -61,7 +64,7 @@ def put_heads_on(segments: Sequence[Segment], heads: Sequence[Head]) -> tuple[li
     The shapes, and the segments that are neither shaft nor barb.
 
     """
-    heads = [*heads, *_heads_of_barbs(segments)]
+    heads = list(islice(chain(heads, _heads_of_barbs(segments)), _MOST_HEADS))
     fits = [
         (shaft, head, tip)
         for shaft, head in product(segments, heads)

@@ -1,7 +1,7 @@
-"""Strokes on one image to what a radiologist drew with them: a line, a bi-dimensional pair, an arrow.
+"""Strokes on one image to what a radiologist drew with them: lines, pairs, arrows, regions, points.
 
-A presentation state stores bare polylines; the tool that drew them is lost. The rules here recognise the encodings that
-are unmistakable and refuse the rest by name. Points are complex numbers, column + row * 1j, in pixels.
+A presentation state stores bare strokes; the tool that drew them is lost. The rules here recognise the encodings that
+are unmistakable and refuse the rest by name. Points are complex numbers, column + row * 1j, in image coordinates.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from cohort_builder.gsps.arrows import one_stroke_arrow, put_heads_on
+from cohort_builder.gsps.regions import MOST_VERTICES, put_dots_on, region_of
 from cohort_builder.gsps.strokes import (
     SAME_POINT_PX,
     Head,
@@ -22,13 +23,16 @@ from cohort_builder.gsps.strokes import (
     Segment,
     Shape,
     angle,
+    box_of,
     distance,
+    without_repeats,
 )
 from cohort_builder.types import AnnotationKind
 
 _MOST_STROKES = 64
-_PIECE_POINTS = 6
+_PIECE_POINTS, _HEAD_FRACTION = 6, 0.5
 _PERPENDICULAR_DEGREES, _GROUPED_DEGREES = 75.0, 65.0
+_ANGLE_DEGREES = 10.0  # less is one line drawn on in two parts
 _ACROSS_FRACTION = 0.03  # a diameter goes on beyond the other one; a perpendicular drawn onto a line ends on it
 _SHORT_FRACTION, _TICK_FRACTION = 0.25, 0.2
 _STEEP_DEGREES = 60.0
@@ -40,24 +44,40 @@ _NO_HINTS = Hints()
 def classify(polylines: Sequence[Polyline], hints: Hints = _NO_HINTS) -> tuple[list[Shape], list[Refusal]]:
     """Recognise the strokes that belong together (one item, or one graphic group, on one image).
 
-    In this order: arrows (shaft and three-point head, shaft and closed triangle, shaft and two barbs, one polyline with
-    barbs; a head at both ends makes a line), rulers (refused), mid-point ticks and end caps (dropped, named in the
-    rule), bi-dimensional pairs (two lines across each other within 15 degrees of perpendicular, 25 if grouped), lines.
+    In this order: regions and points; arrows (shaft and three-point head, shaft and closed triangle, shaft and two
+    barbs, one polyline with barbs; a head at both ends makes a line); rulers (refused); mid-point ticks and end caps
+    (dropped, named in the rule); bi-dimensional pairs (two lines across each other within 15 degrees of perpendicular,
+    25 if grouped); angles (two lines that share an end); lines. Points and small circles on the ends or the middle of
+    something are marks on it.
 
     Returns
     -------
     Shapes and refusals, in the order of their first stroke; every stroke is a member of exactly one of them. Reasons
-    are ``zero_length``, ``rectangle``, ``closed_outline``, ``open_polyline``, ``angle``, ``perpendicular``,
-    ``calibration_ruler``, ``ambiguous_crossing``, ``unrecognised_combination`` and ``many_strokes``.
+    are those of ``region_of``, and ``zero_length``, ``lone_triangle``, ``angle``, ``perpendicular``,
+    ``calibration_ruler``, ``ambiguous_crossing``, ``unrecognised_combination``, ``many_strokes`` and ``many_points``.
 
     """
     if len(polylines) > _MOST_STROKES:
         return [], [Refusal("many_strokes", tuple(sorted(p.number for p in polylines)))]
     polylines, copies = _without_copies(polylines)
+    rulers = _mistyped_rulers(polylines)
+    ruled = {number for ruler in rulers for number in ruler.members}
+    shapes, refusals = _recognised([p for p in polylines if p.number not in ruled], hints)
+    refusals += rulers
+    return (
+        sorted((replace(s, members=_and_copies(s.members, copies)) for s in shapes), key=lambda s: s.members),
+        sorted((replace(r, members=_and_copies(r.members, copies)) for r in refusals), key=lambda r: r.members),
+    )
+
+
+def _recognised(polylines: Sequence[Polyline], hints: Hints) -> tuple[list[Shape], list[Refusal]]:
     segments, heads, shapes, refusals = _sorted_out(polylines)
     arrows, segments = put_heads_on(segments, heads)
     shapes += arrows
     refusals += _unused(heads, {number for shape in arrows for number in shape.members})
+    heads_of_a_kind = _unknown_heads(shapes, segments)
+    refusals += [Refusal("unrecognised_combination", shape.members) for shape in heads_of_a_kind]
+    shapes = [shape for shape in shapes if shape not in heads_of_a_kind]
     segments, touched = _apart(segments, _pieces(polylines, refusals))
     refusals += [Refusal("unrecognised_combination", segment.members) for segment in touched]
     if hints.angle and not hints.stated_mm:
@@ -66,20 +86,29 @@ def classify(polylines: Sequence[Polyline], hints: Hints = _NO_HINTS) -> tuple[l
     segments, ruled = _without_rulers(segments)
     pairs, lines, unclear = _pairs(_undecorated(segments, hints), hints)
     shapes += pairs + [Shape(AnnotationKind.LINE, line.ends, rule, line.members) for line, rule in lines]
-    refusals += ruled + unclear
-    return (
-        sorted((replace(s, members=_and_copies(s.members, copies)) for s in shapes), key=lambda s: s.members),
-        sorted((replace(r, members=_and_copies(r.members, copies)) for r in refusals), key=lambda r: r.members),
-    )
+    return put_dots_on(shapes), refusals + ruled + unclear
+
+
+def _mistyped_rulers(polylines: Sequence[Polyline]) -> list[Refusal]:
+    """Rulers whose long line is stored as a CIRCLE of two points, with the ticks across it."""
+    lines = [
+        Segment((p.number,), *p.points)
+        for p in polylines
+        if len(p.points) == 2 and p.graphic_type in {"POLYLINE", "CIRCLE"}
+    ]
+    circles = {p.number for p in polylines if p.graphic_type == "CIRCLE"}
+    _, ruled = _without_rulers(lines)
+    return [refusal for refusal in ruled if circles & set(refusal.members)]
 
 
 def _without_copies(polylines: Sequence[Polyline]) -> tuple[list[Polyline], dict[Number, list[Number]]]:
     """Strokes drawn twice on one place (a line and its shadow) once, and the numbers of the others by the first."""
-    first: dict[tuple[complex, ...], Polyline] = {}
+    first: dict[tuple[str | complex, ...], Polyline] = {}
     copies: dict[Number, list[Number]] = defaultdict(list)
     for polyline in polylines:
         one_way = tuple(complex(round(p.real, 2), round(p.imag, 2)) for p in polyline.points)
-        kept = first.setdefault(min(one_way, one_way[::-1], key=str), polyline)
+        either_way = min(one_way, one_way[::-1], key=str) if polyline.graphic_type == "POLYLINE" else one_way
+        kept = first.setdefault((polyline.graphic_type, *either_way), polyline)
         if kept is not polyline:
             copies[kept.number].append(polyline.number)
     return list(first.values()), copies
@@ -90,66 +119,74 @@ def _and_copies(members: tuple[Number, ...], copies: Mapping[Number, Sequence[Nu
 
 
 def _sorted_out(polylines: Sequence[Polyline]) -> tuple[list[Segment], list[Head], list[Shape], list[Refusal]]:
-    """Two-point lines, possible heads, arrows in one stroke, and what is none of them."""
+    """Two-point lines, possible heads, what is whole in one stroke, and what is none of them."""
     segments: list[Segment] = []
     heads: list[Head] = []
     shapes: list[Shape] = []
     refusals: list[Refusal] = []
     for polyline in polylines:
-        points = _without_repeats(polyline.points)
+        points = without_repeats(polyline.points)
         members = (polyline.number,)
+        straight = polyline.graphic_type == "POLYLINE" or (polyline.graphic_type == "INTERPOLATED" and len(points) == 2)
         closed = len(points) > 3 and abs(points[0] - points[-1]) <= SAME_POINT_PX
-        arrow = one_stroke_arrow(points)
-        if len(points) < 2:
+        arrow = one_stroke_arrow(points) if straight else None
+        if len(points) > MOST_VERTICES:
+            refusals.append(Refusal("many_points", members))
+        elif polyline.graphic_type == "POINT":
+            shapes.append(Shape(AnnotationKind.POINTER, points[:1], "pointer:point", members))
+        elif len(points) < 2:
             refusals.append(Refusal("zero_length", members))
-        elif len(points) == 2:
+        elif straight and len(points) == 2:
             segments.append(Segment(members, *points))
         elif arrow is not None:
             shapes.append(Shape(AnnotationKind.ARROW, arrow, "arrow:one_polyline", members))
-        elif closed and len(points) == 4:
+        elif straight and len(points) - closed == 3 and (closed or polyline.filled):
             a, b, c = points[:3]
             heads += [Head(a, (b, c), members), Head(b, (c, a), members), Head(c, (a, b), members)]
-        elif len(points) == 3 and not polyline.filled:
+        elif straight and len(points) == 3:
             heads.append(Head(points[1], (points[0], points[2]), members))
-        elif closed or polyline.filled:
-            refusals.append(Refusal("rectangle" if _is_rectangle(points) else "closed_outline", members))
+        elif isinstance(region := region_of(polyline), Shape):
+            shapes.append(region)
         else:
-            refusals.append(Refusal("open_polyline", members))
+            refusals.append(region)
     return segments, heads, shapes, refusals
 
 
 def _unused(heads: Sequence[Head], used: set[Number]) -> list[Refusal]:
-    """A triangle that is no head is an outline (it could point three ways); an open one is an angle."""
+    """A triangle that is no head may be an outline or point three ways; an open one is an angle."""
     ways: dict[tuple[Number, ...], int] = defaultdict(int)
     for head in heads:
         ways[head.members] += 1
     return [
-        Refusal("angle" if n == 1 else "closed_outline", members)
+        Refusal("angle" if n == 1 else "lone_triangle", members)
         for members, n in ways.items()
         if not used & set(members)
     ]
 
 
+def _unknown_heads(shapes: Sequence[Shape], segments: Sequence[Segment]) -> list[Shape]:
+    """Outlines of few corners at the end of a longer line: arrow heads of a form that is not known, or labels."""
+    return [
+        shape
+        for shape in shapes
+        if shape.kind is AnnotationKind.OUTLINE and len(shape.points) <= _PIECE_POINTS
+        for left, top, right, bottom in [box_of(shape.points)]
+        if any(
+            max(right - left, bottom - top) <= _HEAD_FRACTION * segment.length
+            and any(distance(tip, side) <= _reach(segment) for tip in segment.ends for side in shape.lines)
+            for segment in segments
+        )
+    ]
+
+
 def _pieces(polylines: Sequence[Polyline], refusals: Sequence[Refusal]) -> list[Polyline]:
     """Small unexplained polylines: a line that touches one may be part of something else."""
-    refused = {number for refusal in refusals if refusal.reason != "rectangle" for number in refusal.members}
+    refused = {number for refusal in refusals for number in refusal.members}
     return [p for p in polylines if p.number in refused and 3 <= len(p.points) <= _PIECE_POINTS]
 
 
-def _without_repeats(points: Sequence[complex]) -> tuple[complex, ...]:
-    kept: list[complex] = []
-    for point in points:
-        if not kept or abs(point - kept[-1]) > 1e-6:
-            kept.append(point)
-    return tuple(kept)
-
-
-def _is_rectangle(points: Sequence[complex]) -> bool:
-    corners = points[:-1]
-    if len(points) != 5:
-        return False
-    sides = [corners[i] - corners[i - 1] for i in range(4)]
-    return all(abs(abs(angle(sides[i], sides[i - 1])) - 90) < 2 for i in range(4))
+def _reach(segment: Segment) -> float:
+    return max(2.0, 0.1 * segment.length)
 
 
 def _apart(segments: Sequence[Segment], pieces: Sequence[Polyline]) -> tuple[list[Segment], list[Segment]]:
@@ -157,8 +194,7 @@ def _apart(segments: Sequence[Segment], pieces: Sequence[Polyline]) -> tuple[lis
     apart: list[Segment] = []
     touched: list[Segment] = []
     for segment in segments:
-        reach = max(2.0, 0.1 * segment.length)
-        near = any(distance(point, segment) <= reach for piece in pieces for point in piece.points)
+        near = any(distance(point, segment) <= _reach(segment) for piece in pieces for point in piece.points)
         (touched if near else apart).append(segment)
     return apart, touched
 
@@ -236,8 +272,8 @@ def _pairs(
         if meeting == "across":
             partners[i].append(j)
             partners[j].append(i)
-        elif meeting == "onto":
-            refusals.append(Refusal("perpendicular", tuple(sorted(a.members + b.members))))
+        elif meeting is not None:
+            refusals.append(Refusal(meeting, tuple(sorted(a.members + b.members))))
             gone |= {i, j}
     shapes = []
     for i, j in combinations(range(len(segments)), 2):
@@ -274,10 +310,11 @@ def _bidimensional(a: tuple[Segment, str], b: tuple[Segment, str], *, grouped: b
 
 
 def _meeting(a: Segment, b: Segment, hints: Hints) -> str | None:
-    """How two lines near perpendicular to each other meet: ``across``, one ``onto`` the other, or not at all."""
+    """How two lines meet: ``across`` near perpendicular, as a ``perpendicular`` onto the other, as an ``angle``."""
     one, two = a.end - a.start, b.end - b.start
     if angle(one, two) < (_GROUPED_DEGREES if hints.grouped else _PERPENDICULAR_DEGREES):
-        return None
+        shares_end = any(abs(p - q) <= SAME_POINT_PX for p in a.ends for q in b.ends)
+        return "angle" if shares_end and angle(one, two) >= _ANGLE_DEGREES else None
     area = (one.conjugate() * two).imag
     between = b.start - a.start
     fractions = ((between.conjugate() * two).imag / area, (between.conjugate() * one).imag / area)
@@ -286,4 +323,4 @@ def _meeting(a: Segment, b: Segment, hints: Hints) -> str | None:
     if not all(-_ACROSS_FRACTION <= f <= 1 + _ACROSS_FRACTION for f in fractions):
         return None
     stated_pair = any(len(values) == 2 for values in hints.stated_mm)
-    return "across" if hints.grouped or stated_pair else "onto"
+    return "across" if hints.grouped or stated_pair else "perpendicular"

@@ -1,95 +1,81 @@
-"""Grayscale softcopy presentation states (PS3.3 A.33.1) to annotations.
+"""Softcopy presentation states (PS3.3 A.33) to annotations: grayscale, colour, pseudo-colour, blending, XA/XRF.
 
-What is read: lines, bi-dimensional pairs and arrows drawn as polylines in PIXEL units, each on one image. Every other
-encoding becomes a Skip whose reason names it; nothing is dropped silently. Image rotation, flip and displayed area do
-not move graphics in PIXEL units (PS3.3 C.10.6) and are ignored.
+What is read: lines, bi-dimensional pairs, arrows, ellipses, boxes, outlines and pointers, in PIXEL or DISPLAY units,
+simple or compound, each on one image. Every other encoding becomes a Skip whose reason names it; nothing is dropped
+silently.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cohort_builder.gsps.captions import Caption, captions_of
+from cohort_builder.authorship import group_of, moment
+from cohort_builder.gsps.captions import Caption, captions_of, points_at_nothing_drawn
+from cohort_builder.gsps.confidence import confidence
 from cohort_builder.gsps.graphics import classify
-from cohort_builder.gsps.items import DrawnText, Item, Target, read_items
-from cohort_builder.gsps.strokes import Hints, Number, Polyline, Shape
+from cohort_builder.gsps.items import Item, Key, read_items
+from cohort_builder.gsps.reasons import DETAILS, FAILURES, OTHER_STATES
+from cohort_builder.gsps.strokes import Hints, Number, Polyline, Shape, Target, place, without_repeats
+from cohort_builder.gsps.texts import DrawnText, tool_of
+from cohort_builder.gsps.units import PixelOrigin, origin_of
 from cohort_builder.pacs.elements import is_uid, sequence, text
 from cohort_builder.types import Annotation, AnnotationKind, Skip, Source
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_GSPS = "1.2.840.10008.5.1.4.1.1.11.1"
-_OTHER_STATES = {
-    "1.2.840.10008.5.1.4.1.1.11.2": "colour_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.3": "pseudo_colour_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.4": "blending_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.5": "xa_xrf_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.6": "planar_mpr_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.7": "planar_mpr_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.8": "advanced_blending_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.9": "volume_rendering_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.10": "volume_rendering_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.11": "volume_rendering_presentation_state",
-    "1.2.840.10008.5.1.4.1.1.11.12": "variable_modality_lut_presentation_state",
+_READ = frozenset(f"1.2.840.10008.5.1.4.1.1.11.{n}" for n in range(1, 6))
+_KIND_OF_TOOL = {
+    "line": AnnotationKind.LINE,
+    "pair": AnnotationKind.BIDIMENSIONAL,
+    "arrow": AnnotationKind.ARROW,
+    "box": AnnotationKind.BOX,
+    "ellipse": AnnotationKind.ELLIPSE,
+    "outline": AnnotationKind.OUTLINE,
 }
-# Tools that viewers name in the description of a layer or the label of a group, and whose lines are no diameters.
-_TOOLS = {
-    "angle": "angle",
-    "cobb angle": "angle",
-    "calibration ruler": "calibration_ruler",
-    "perpendicular": "perpendicular",
-    "leg length difference": "leg_length",
-    "arrow": "arrow_without_head",
-}
-_DETAILS = {
-    "angle": "an angle was drawn, not a diameter",
-    "ambiguous_crossing": "more than two lines cross each other, so which belong together is not known",
-    "arrow_without_head": "the layer says arrow, but no head was found, so its direction is not known",
-    "calibration_ruler": "a ruler, not a diameter",
-    "closed_outline": "free-hand and other closed outlines are not read yet",
-    "leg_length": "a leg length measurement, not a diameter",
-    "many_strokes": "more strokes in one item than a reader draws: a ruler, a grid or a picture",
-    "no_graphics": "the presentation state holds no graphic annotation",
-    "open_polyline": "an open polyline of several points is neither line nor arrow",
-    "perpendicular": "a perpendicular drawn onto a line is no second diameter",
-    "pointer": "a text that points at a place is not read yet",
-    "rectangle": "rectangles are not read yet",
-    "text_only": "a text that belongs to no line or arrow",
-    "unrecognised_combination": "the line touches another polyline that is not understood",
-    "zero_length": "the line has no length",
-}
-_SESSION_KEY = secrets.token_bytes(16)  # equal names get equal codes within this process, and no code leads to a name
+_STRAIGHT = frozenset({AnnotationKind.LINE, AnnotationKind.BIDIMENSIONAL})
+_ROI = frozenset({AnnotationKind.ELLIPSE, AnnotationKind.BOX, AnnotationKind.POINTER})
 
 
-def read_state(ds: Dataset, private: Mapping[str, str]) -> tuple[list[Annotation], list[Skip]]:
-    """Read what is drawn in one presentation state; ``private`` goes into every Skip."""
-    return _Reader(ds, private).read()
+def read_state(
+    ds: Dataset, private: Mapping[str, str], *, pixel_origin: Mapping[str, str] | None = None
+) -> tuple[list[Annotation], list[Skip]]:
+    """Read what is drawn in one presentation state.
+
+    Parameters
+    ----------
+    ds
+        The presentation state.
+    private
+        What goes into the ``private`` of every Skip.
+    pixel_origin
+        Writers to origins of PIXEL units, as for ``units.origin_of``.
+
+    """
+    return _Reader(ds, private, origin_of(ds, pixel_origin or {})).read()
 
 
 @dataclass(frozen=True, slots=True)
 class _Bundle:
-    """Strokes on one image that the object says or suggests belong together."""
+    """Strokes on one image that the object says (``key``) or suggests belong together."""
 
     target: Target
-    polylines: tuple[Polyline, ...]
-    grouped: bool
+    strokes: tuple[Polyline, ...]
+    key: Key | None
 
 
 class _Reader:
     """Reads one presentation state."""
 
-    def __init__(self, ds: Dataset, private: Mapping[str, str]) -> None:
-        self._ds, self._private = ds, private
+    def __init__(self, ds: Dataset, private: Mapping[str, str], origin: PixelOrigin) -> None:
+        self._ds, self._private, self._origin = ds, private, origin
         uid = text(ds, "SOPInstanceUID")
         self._uid = uid if uid is not None and is_uid(uid) else ""
         self._skips: list[Skip] = []
+        self._refused: dict[Target, list[Polyline]] = defaultdict(list)
         self._layers = {
             text(layer, "GraphicLayer"): text(layer, "GraphicLayerDescription")
             for layer in sequence(ds, "GraphicLayerSequence")
@@ -98,54 +84,109 @@ class _Reader:
             text(group, "GraphicGroupID"): text(group, "GraphicGroupLabel")
             for group in sequence(ds, "GraphicGroupSequence")
         }
+        self._items: dict[int, Item] = {}
 
     def read(self) -> tuple[list[Annotation], list[Skip]]:
         sop_class = text(self._ds, "SOPClassUID") or ""
-        if sop_class != _GSPS or not self._uid:
-            reason = _OTHER_STATES.get(sop_class, "not_presentation_state")
-            self._skip((), reason, "only grayscale softcopy presentation states are read", failure=not self._uid)
+        if sop_class not in _READ or not self._uid:
+            self._skip((), OTHER_STATES.get(sop_class, "not_presentation_state"), failure=not self._uid)
             return [], self._skips
-        items = read_items(self._ds, on_refusal=self._skip)
-        shapes: list[tuple[Target, Shape]] = []
+        items = read_items(self._ds, self._origin, on_refusal=self._skip)
+        self._items = {item.number: item for item in items}
+        shapes = [(item.target, shape) for item in items for shape in self._of_tool(item.shapes)]
         for bundle in _bundles(items):
-            found = self._classify(bundle, items)
-            shapes += [(bundle.target, shape) for shape in found]
+            shapes += [(bundle.target, shape) for shape in self._classify(bundle)]
         shapes.sort(key=lambda pair: pair[1].members)
-        captions = captions_of(shapes, items)
-        self._skip_texts(items, captions)
+        captions = dict(captions_of(shapes, items))
+        shapes = [(target, one) for target, shape in shapes if (one := self._as_said(shape, captions)) is not None]
+        shapes += self._pointers(items, captions)
         if not shapes and not self._skips:
-            self._skip((), "no_graphics", _DETAILS["no_graphics"])
+            self._skip((), "no_graphics")
         return [self._annotation(target, shape, captions) for target, shape in shapes], self._skips
 
-    def _classify(self, bundle: _Bundle, items: Sequence[Item]) -> list[Shape]:
-        texts = _texts_beside(bundle, items)
+    def _classify(self, bundle: _Bundle) -> list[Shape]:
+        members = tuple(stroke.number for stroke in bundle.strokes)
+        tool = self._tool(members[0])
+        if tool is not None and tool not in _KIND_OF_TOOL:
+            self._skip(members[0], tool)
+            self._refused[bundle.target] += bundle.strokes
+            return []
+        texts = _texts_beside(bundle, self._items.values())
         hints = Hints(
             stated_mm=tuple(drawn.values_mm for drawn in texts if drawn.values_mm),
             angle=any(drawn.is_angle for drawn in texts),
-            grouped=bundle.grouped,
+            grouped=bundle.key is not None,
         )
-        shapes, refusals = classify(bundle.polylines, hints)
+        shapes, refusals = classify(bundle.strokes, hints)
         for refusal in refusals:
-            self._skip(refusal.members[0], refusal.reason, _DETAILS[refusal.reason])
+            self._skip(refusal.members[0], refusal.reason)
+        shapes = self._of_tool(shapes)
+        read = {number for shape in shapes for number in shape.members}
+        self._refused[bundle.target] += [stroke for stroke in bundle.strokes if stroke.number not in read]
+        return shapes
+
+    def _tool(self, number: Number) -> str | None:
+        """The tool that the group's label, the layer's description or its name says the object was drawn with."""
+        item = self._items[number[0]]
+        key = item.keys.get(number)
+        label = self._groups.get(key[1]) if key is not None and key[0] == "group" else None
+        names = (label, self._layers.get(item.layer), item.layer)
+        return next((tool for name in names if name is not None and (tool := tool_of(name)) is not None), None)
+
+    def _of_tool(self, shapes: Iterable[Shape]) -> list[Shape]:
+        """Shapes that the tool they were drawn with can make."""
         kept = []
         for shape in shapes:
-            tool = self._tool(shape, items)
-            if tool is None or (tool == "arrow_without_head" and shape.kind is AnnotationKind.ARROW):
+            tool = self._tool(shape.members[0])
+            reason = None
+            if tool is not None and tool not in _KIND_OF_TOOL:
+                reason = tool
+            elif tool == "arrow" and shape.kind in _STRAIGHT:
+                reason = "arrow_without_head"
+            elif tool in {"box", "ellipse", "outline"} and shape.kind in _STRAIGHT:
+                reason = "tool_disagrees"
+            if reason is None:
                 kept.append(shape)
             else:
-                self._skip(shape.members[0], tool, _DETAILS[tool])
+                self._skip(shape.members[0], reason)
         return kept
 
-    def _tool(self, shape: Shape, items: Sequence[Item]) -> str | None:
-        """What the layer's description or the group's label says was drawn, if that is no diameter."""
-        item = next(item for item in items if item.number == shape.members[0][0])
-        names = (item.layer, self._layers.get(item.layer), self._groups.get(item.groups.get(shape.members[0])))
-        return next((_TOOLS[n.casefold()] for n in names if n is not None and n.casefold() in _TOOLS), None)
+    def _as_said(self, shape: Shape, captions: Mapping[Number, Caption]) -> Shape | None:
+        """Return the shape, unless the texts beside it say that no lesion was measured."""
+        texts = captions.get(shape.members[0], Caption()).texts
+        reason = next((drawn.tool for drawn in texts if drawn.tool is not None), None)
+        dense = any(drawn.is_density for drawn in texts)
+        if reason is None and dense and shape.kind in _ROI:
+            reason = "density_roi"
+        if reason is not None:
+            self._skip(shape.members[0], reason)
+            return None
+        if dense and shape.kind is AnnotationKind.OUTLINE:
+            return replace(shape, rule=f"{shape.rule}+density")
+        return shape
+
+    def _pointers(self, items: Iterable[Item], captions: dict[Number, Caption]) -> list[tuple[Target, Shape]]:
+        """Pointers that are nothing but a text with a leader line, each with that text as its caption."""
+        used = {drawn.number for caption in captions.values() for drawn in caption.texts}
+        found = []
+        for item in items:
+            for drawn in item.texts:
+                if drawn.number in used:
+                    continue
+                if drawn.anchor is not None and points_at_nothing_drawn(drawn, item, self._refused[item.target]):
+                    shape = Shape(AnnotationKind.POINTER, (drawn.anchor,), "pointer:text", (drawn.number,))
+                    captions[drawn.number] = Caption(label=drawn.value, texts=(drawn,))
+                    found.append((item.target, shape))
+                else:
+                    self._skip(drawn.number, "text_only")
+        return found
 
     def _annotation(self, target: Target, shape: Shape, captions: Mapping[Number, Caption]) -> Annotation:
         number = shape.members[0]
-        item = f"{number[0]}.{number[1]}"
-        caption = captions.get(number, Caption())
+        item, tool, caption = place(number), self._tool(number), captions.get(number, Caption())
+        converted = self._items[number[0]].converted
+        rule = "+".join([shape.rule, *sorted({converted[n] for n in shape.members if n in converted})])
+        sure = confidence(rule, has_value=bool(caption.values_mm), is_named=_KIND_OF_TOOL.get(tool or "") is shape.kind)
         return Annotation(
             annotation_id=f"{self._uid}/{item}",
             kind=shape.kind,
@@ -153,62 +194,54 @@ class _Reader:
             sop_instance_uid=target.sop_instance_uid,
             series_instance_uid=target.series_instance_uid,
             study_instance_uid=text(self._ds, "StudyInstanceUID") or "",
-            source=Source(self._uid, item, shape.rule),
+            source=Source(self._uid, item, rule, confidence=sure),
+            frame_number=target.frame_number,
             stated_mm=caption.values_mm,
             label=caption.label,
-            drawn_at=_drawn_at(self._ds),
-            drawn_by_group=_drawn_by_group(self._ds),
+            drawn_at=moment(text(self._ds, "PresentationCreationDate"), text(self._ds, "PresentationCreationTime")),
+            drawn_by_group=group_of(text(self._ds, "ContentCreatorName")),
         )
 
-    def _skip_texts(self, items: Iterable[Item], captions: Mapping[Number, Caption]) -> None:
-        used = {number for caption in captions.values() for number in caption.members}
-        for item in items:
-            for drawn in item.texts:
-                if drawn.number not in used:
-                    reason = "pointer" if drawn.points else "text_only"
-                    self._skip((item.number,), reason, _DETAILS[reason])
-
-    def _skip(self, number: tuple[int, ...], reason: str, detail: str, *, failure: bool = False) -> None:
-        place = ".".join(str(n) for n in number)
-        private = {"sop_instance_uid": self._uid, "item": place, **self._private}
-        item = f"{self._uid}/{place}" if place else self._uid or "presentation state"
-        self._skips.append(Skip("annotations", item, reason, detail, failure=failure, private=private))
+    def _skip(self, number: Sequence[int], reason: str, *, failure: bool = False) -> None:
+        where = place(number)
+        private = {"sop_instance_uid": self._uid, "item": where, **self._private}
+        item = f"{self._uid}/{where}" if where else self._uid or "presentation state"
+        failed = failure or reason in FAILURES
+        self._skips.append(Skip("annotations", item, reason, DETAILS[reason], failure=failed, private=private))
 
 
-def _bundles(items: Iterable[Item]) -> list[_Bundle]:
-    """By image and graphic group where the writer gives one, else by image and item."""
-    found: dict[tuple[Target, str], list[Polyline]] = defaultdict(list)
+def _bundles(items: Sequence[Item]) -> list[_Bundle]:
+    """By image and group or tracking UID where the writer gives one, else by image and item.
+
+    A writer that stores every stroke in an item of its own is told by an arrow's head that stands alone in one: then
+    the single strokes of that layer on that image are one bundle.
+    """
+    keyed: dict[tuple[Target, Key], list[Polyline]] = defaultdict(list)
+    single: dict[tuple[Target, str | None], list[Polyline]] = defaultdict(list)
+    bundles = []
     for item in items:
-        for polyline in item.polylines:
-            group = item.groups.get(polyline.number)
-            found[item.target, f"item {item.number}" if group is None else f"group {group}"].append(polyline)
-    return [_Bundle(target, tuple(lines), key.startswith("group")) for (target, key), lines in found.items()]
+        loose = [stroke for stroke in item.strokes if stroke.number not in item.keys]
+        for stroke in item.strokes:
+            if stroke.number in item.keys:
+                keyed[item.target, item.keys[stroke.number]].append(stroke)
+        if len(loose) == 1 and len(item.strokes) == 1:
+            single[item.target, item.layer] += loose
+        elif loose:
+            bundles.append(_Bundle(item.target, tuple(loose), None))
+    for (target, _), strokes in single.items():
+        together = len(strokes) > 1 and any(_may_be_head(stroke) for stroke in strokes)
+        bundles += [_Bundle(target, tuple(part), None) for part in ([strokes] if together else [[s] for s in strokes])]
+    return bundles + [_Bundle(target, tuple(strokes), key) for (target, key), strokes in keyed.items()]
+
+
+def _may_be_head(stroke: Polyline) -> bool:
+    points = without_repeats(stroke.points)
+    return stroke.graphic_type == "POLYLINE" and (len(points) == 3 or (len(points) == 4 and points[0] == points[-1]))
 
 
 def _texts_beside(bundle: _Bundle, items: Iterable[Item]) -> list[DrawnText]:
-    """Texts of the items that the strokes stand in; of their group alone, where the strokes are grouped."""
-    numbers = {polyline.number for polyline in bundle.polylines}
-    inside = [item for item in items if any(polyline.number in numbers for polyline in item.polylines)]
-    groups = {item.groups.get(number) for item in inside for number in numbers} - {None}
-    if bundle.grouped:
-        return [
-            drawn for item in items for drawn in item.texts if drawn.group in groups and item.target == bundle.target
-        ]
-    return [drawn for item in inside for drawn in item.texts if drawn.group is None]
-
-
-def _drawn_at(ds: Dataset) -> datetime | None:
-    """Presentation Creation Date and Time, in the hospital's own time."""
-    day, time = text(ds, "PresentationCreationDate") or "", text(ds, "PresentationCreationTime") or ""
-    digits = day.replace(".", "") + (time.replace(":", "").partition(".")[0] + "000000")[:6]
-    try:
-        return datetime.strptime(digits, "%Y%m%d%H%M%S")  # noqa: DTZ007 - DICOM times carry no zone of their own
-    except ValueError:
-        return None
-
-
-def _drawn_by_group(ds: Dataset) -> str | None:
-    name = text(ds, "ContentCreatorName")
-    if name is None:
-        return None
-    return blake2b(name.casefold().encode(), digest_size=4, key=_SESSION_KEY).hexdigest()
+    """Texts with the key of the strokes, where these have one; else those without a key in the items of the strokes."""
+    if bundle.key is not None:
+        return [d for item in items for d in item.texts if d.key == bundle.key and item.target == bundle.target]
+    numbers = {stroke.number[0] for stroke in bundle.strokes}
+    return [drawn for item in items if item.number in numbers for drawn in item.texts if drawn.key is None]

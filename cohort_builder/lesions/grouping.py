@@ -3,7 +3,8 @@
 Every measured stroke is read as an ellipsoid: long axis as drawn; short axis as drawn, or 0.7 of the long one for a
 lone line (the usual ratio); across the slices their mean; each widened by what drawing and slicing blur. Two strokes
 are on the same thing when the centre of each lies well inside the other's ellipsoid and their sizes are alike. Centres
-of neighbours that touch lie on each other's rim or beyond, so they stay apart.
+of neighbours that touch lie on each other's rim or beyond, so they stay apart. A region (ellipse, box, outline) is read
+by its own extents; drawn round a lesion or inside it, it says where rather than how large.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from cohort_builder.types import AnnotationKind, LocatedAnnotation, Point3D
 from segmentation.geometry import FloatArray
+from segmentation.regions import farthest_pair
 
 _INSIDE, _INSIDE_LOOSE = 0.75, 1.0  # radii from centre to centre: to join two strokes; to belong to one lesion
 _ALIKE, _ALIKE_LOOSE = 0.5, 0.4  # smaller over larger long axis
@@ -29,6 +31,7 @@ _LEAST_CROSSING = 0.1  # axes of a pair cross away from their ends
 _PERPENDICULAR_COS = 0.34  # within 20 degrees
 
 POINTING = frozenset({AnnotationKind.ARROW, AnnotationKind.POINTER})
+REGIONS = frozenset({AnnotationKind.ELLIPSE, AnnotationKind.BOX, AnnotationKind.OUTLINE})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,12 +81,13 @@ def same_thing(strokes: Sequence[Stroke]) -> list[list[Stroke]]:
     """Partition ``strokes`` (one study, one frame of reference) into lesions; independent of their order.
 
     Measured strokes join pair by pair, closest first. Two groups become one only if *every* stroke of one is within
-    looser bounds of every stroke of the other, so a chain of neighbours does not grow together. Then an arrow joins the
-    one lesion that its head lies in or, if in none, that its ray enters within 10 mm; one that could mean two stays
-    alone. Arrows of two presentation states whose heads almost touch are one.
+    looser bounds of every stroke of the other, so a chain of neighbours does not grow together. Then what is drawn as
+    regions alone joins the one measured lesion whose centre it holds, or in which its own centre lies, whatever the
+    sizes. Then an arrow joins the one lesion that its head lies in or, if in none, that its ray enters within 10 mm.
+    What could mean two stays alone. Arrows of two presentation states whose heads almost touch are one.
     """
     ordered = sorted(strokes, key=lambda stroke: stroke.key)
-    lesions = _join([stroke for stroke in ordered if stroke.frame is not None])
+    lesions = _with_regions(_join([stroke for stroke in ordered if stroke.frame is not None]))
     for arrows in _join([stroke for stroke in ordered if stroke.frame is None]):
         inside, ahead = set[int](), set[int]()
         for k, lesion in enumerate(lesions):
@@ -100,6 +104,27 @@ def same_thing(strokes: Sequence[Stroke]) -> list[list[Stroke]]:
         else:
             lesions.append(arrows)
     return lesions
+
+
+def _with_regions(groups: Sequence[list[Stroke]]) -> list[list[Stroke]]:
+    """Add what is drawn as regions alone to the one measured lesion it can mean."""
+    lesions = [group for group in groups if not all(_is_region(stroke) for stroke in group)]
+    measured = [list(lesion) for lesion in lesions]
+    for regions in (group for group in groups if all(_is_region(stroke) for stroke in group)):
+        meant = [
+            i
+            for i, lesion in enumerate(measured)
+            if any(min(_in_radii(a, b.centre), _in_radii(b, a.centre)) <= _INSIDE for a in regions for b in lesion)
+        ]
+        if len(meant) == 1:
+            lesions[meant[0]] += regions
+        else:
+            lesions.append(regions)
+    return lesions
+
+
+def _is_region(stroke: Stroke) -> bool:
+    return stroke.located.annotation.kind in REGIONS
 
 
 def _join(strokes: Sequence[Stroke]) -> list[list[Stroke]]:
@@ -217,23 +242,21 @@ def _stroke(members: tuple[LocatedAnnotation, ...]) -> Stroke:
     points = np.asarray(located.points_lps_mm, dtype=np.float64)
     if located.annotation.kind in POINTING:
         return Stroke(members, points[-1])
-    long = max(
-        _segments(located) or [_farthest(points)], key=lambda segment: float(np.linalg.norm(np.diff(segment, axis=0)))
-    )
+    axes = _segments(located) or [farthest_pair(points)]
+    long = max(axes, key=lambda segment: float(np.linalg.norm(np.diff(segment, axis=0))))
     length = float(np.linalg.norm(long[1] - long[0]))
     u = (long[1] - long[0]) / length
     normal = np.asarray(located.slice_normal_lps, dtype=np.float64)
     v = np.cross(normal, u)
     width = float(np.ptp(points @ v)) if len(points) > 2 else _SHORT_OVER_LONG * length
+    centre = points.mean(axis=0)
+    if located.annotation.kind is AnnotationKind.OUTLINE:  # its vertices may crowd on one side
+        for axis in (u, v):
+            along = points @ axis
+            centre += ((along.min() + along.max()) / 2 - float(centre @ axis)) * axis
     half = np.array([length, width, (length + width) / 2]) / 2
     radii = half + _DRAWING_MM + np.array([0.0, 0.0, located.slice_thickness_mm])
-    return Stroke(members, points.mean(axis=0), np.array([u, v, normal]), radii)
-
-
-def _farthest(points: FloatArray) -> FloatArray:
-    """The two points (2, 3) that lie farthest apart."""
-    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
-    return points[list(np.unravel_index(int(apart.argmax()), apart.shape))]
+    return Stroke(members, centre, np.array([u, v, normal]), radii)
 
 
 def _in_radii(stroke: Stroke, point: FloatArray) -> float:

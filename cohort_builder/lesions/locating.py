@@ -7,7 +7,7 @@ contradicts); ``group_lesions`` decides which strokes are one lesion, from geome
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from statistics import median
@@ -18,9 +18,11 @@ import numpy as np
 from cohort_builder.ct.pixels import read_hounsfield
 from cohort_builder.lesions.body import body_middle_mm
 from cohort_builder.lesions.grouping import POINTING, Stroke, same_thing, strokes_of
-from cohort_builder.lesions.stated import text_tolerance_mm
+from cohort_builder.lesions.stated import rounding_mm, stated_and_drawn, text_tolerance_mm
+from cohort_builder.targets.carrying import image_under
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Point3D, Side, Skip
 from segmentation.geometry import FloatArray, apply_affine, image_points_to_lps, slice_affine
+from segmentation.regions import farthest_pair
 from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
@@ -32,8 +34,22 @@ _LEAST_LENGTH_MM = 0.5
 _MIDLINE_MM = 15.0
 _SAME_PLANE_MM = 0.01
 _GROSS_MM, _GROSS_FRACTION = 3.0, 0.2
-_AXES = {AnnotationKind.LINE: 1, AnnotationKind.BIDIMENSIONAL: 2, AnnotationKind.ELLIPSE: 2}
-_BEST_PROMPT = (AnnotationKind.BIDIMENSIONAL, AnnotationKind.ELLIPSE, AnnotationKind.LINE)
+_SEGMENTS = {
+    AnnotationKind.LINE: 1,
+    AnnotationKind.BIDIMENSIONAL: 2,
+    AnnotationKind.ELLIPSE: 2,
+    AnnotationKind.ARROW: 1,
+}
+_BEST_PROMPT = (
+    AnnotationKind.BIDIMENSIONAL,  # two diameters from rim to rim
+    AnnotationKind.LINE,
+    AnnotationKind.OUTLINE,  # follows the rim, or samples the inside
+    AnnotationKind.ELLIPSE,  # round the lesion, or inside it
+    AnnotationKind.BOX,
+    AnnotationKind.ARROW,  # says where, not how large
+    AnnotationKind.POINTER,
+)
+"""What says most about the lesion's extent first."""
 
 
 class _NotLocated(Exception):  # noqa: N818 - it never leaves this module; it becomes a Skip
@@ -54,8 +70,9 @@ def locate(annotations: Iterable[Annotation], index: Index) -> tuple[list[Locate
     Returns
     -------
     What was located, in order, and a Skip for everything else: ``image_not_in_export``, ``not_ct``, ``localizer``,
-    ``multiframe``, ``no_geometry``, ``points_outside_image``, ``zero_length`` and ``text_disagrees`` (the number drawn
-    beside the line is more than 3 mm and 20 % off: the wrong image, or a calibration of its own).
+    ``ambiguous_frame``, ``no_such_frame``, ``no_geometry``, ``points_outside_image``, ``zero_length`` and
+    ``text_disagrees`` (the number drawn beside the line is more than 3 mm and 20 % off: the wrong image, or a
+    calibration of its own).
 
     """
     surroundings = _Surroundings(index)
@@ -93,10 +110,8 @@ def disagreement_mm(located: LocatedAnnotation) -> float | None:
     0.0 where they agree, None where nothing can be compared.
 
     """
-    pairs = _stated_and_drawn(located.annotation.stated_mm, located.diameters_mm)
-    excess = [
-        max(0.0, abs(stated - drawn) - text_tolerance_mm(drawn) - _rounding_mm(stated)) for stated, drawn in pairs
-    ]
+    pairs = stated_and_drawn(located.annotation.stated_mm, located.diameters_mm)
+    excess = [max(0.0, abs(stated - drawn) - text_tolerance_mm(drawn) - rounding_mm(stated)) for stated, drawn in pairs]
     return max(excess, default=None)
 
 
@@ -113,9 +128,10 @@ def group_lesions(located: Sequence[LocatedAnnotation]) -> list[Lesion]:
     Returns
     -------
     Lesions in order of their id, which is the least ``annotation_id`` in them. ``annotations[0]`` is the one to segment
-    from: two axes before one before an arrow, then the longest. Two lines that are the axes of one pair appear as that
-    pair (with the identity of the long line) followed by the short line. ``diameters_mm`` are the medians over the
-    strokes of long and (where drawn) short axis; empty if there are only arrows.
+    from: a pair before a line, then an outline, an ellipse, a box, an arrow, a pointer; of one kind the longest. Two
+    lines that are the axes of one pair appear as that pair (with the identity of the long line) followed by the short
+    line. ``diameters_mm`` are the medians over the strokes of long and (where drawn) short axis; empty if nothing
+    measures it: arrows, pointers and regions do not.
 
     """
     spaces: dict[tuple[str, str], list[LocatedAnnotation]] = defaultdict(list)
@@ -147,16 +163,11 @@ def _lesion(strokes: Sequence[Stroke]) -> Lesion:
 
 def _prompt_order(stroke: Stroke) -> tuple[int, float, str]:
     kind, lengths = stroke.located.annotation.kind, stroke.located.diameters_mm
-    rank = _BEST_PROMPT.index(kind) if kind in _BEST_PROMPT else len(_BEST_PROMPT) + (kind in POINTING)
-    return rank, -max(lengths, default=0.0), stroke.key[0]
+    return _BEST_PROMPT.index(kind), -max(lengths, default=0.0), stroke.key[0]
 
 
 def _locate_one(annotation: Annotation, index: Index, surroundings: _Surroundings) -> LocatedAnnotation:
-    instance = index.instance(annotation.sop_instance_uid)
-    if instance is None:
-        raise _NotLocated(
-            "image_not_in_export", "the image it is drawn on is not in the export; export that series too"
-        )
+    instance = _image_of(annotation, index)
     _require_ct_slice(instance)
     affine = _affine(instance)
     _require_inside(annotation, instance)
@@ -165,13 +176,16 @@ def _locate_one(annotation: Annotation, index: Index, surroundings: _Surrounding
     extent = surroundings.extent(instance, affine)
     points = image_points_to_lps(annotation.points, 0, affine)
     centre = points[-1] if annotation.kind in POINTING else points.mean(axis=0)
-    located = LocatedAnnotation(
+    lengths = _lengths_mm(annotation, spacing)
+    if annotation.kind not in POINTING:
+        _require_agreement(annotation.stated_mm, lengths)
+    return LocatedAnnotation(
         annotation=replace(
             annotation,
             series_instance_uid=instance.series_instance_uid,
             study_instance_uid=instance.study_instance_uid,
         ),
-        diameters_mm=_diameters_mm(annotation, spacing),
+        diameters_mm=_diameters_mm(annotation, lengths),
         points_lps_mm=tuple(_point(point) for point in points),
         frame_of_reference_uid=instance.frame_of_reference_uid or "",
         series_number=instance.series_number,
@@ -181,8 +195,23 @@ def _locate_one(annotation: Annotation, index: Index, surroundings: _Surrounding
         slice_normal_lps=normal,
         slice_thickness_mm=extent.step_mm(instance, affine),
     )
-    _require_agreement(located)
-    return located
+
+
+def _image_of(annotation: Annotation, index: Index) -> Instance:
+    """The slice that it is drawn on: of a multi-frame image, the frame that it names."""
+    whole = index.instance(annotation.sop_instance_uid)
+    if whole is None:
+        raise _NotLocated(
+            "image_not_in_export", "the image it is drawn on is not in the export; export that series too"
+        )
+    if whole.number_of_frames > 1 and annotation.frame_number is None:
+        raise _NotLocated(
+            "ambiguous_frame", "it is drawn on a multi-frame image and does not say on which of its frames"
+        )
+    image = image_under(annotation, index)
+    if image is None:
+        raise _NotLocated("no_such_frame", "it names a frame that its image does not have", failure=True)
+    return image
 
 
 def _require_ct_slice(instance: Instance) -> None:
@@ -191,8 +220,6 @@ def _require_ct_slice(instance: Instance) -> None:
         raise _NotLocated("not_ct", "it is drawn on an image that is not a CT; only CT is read")
     if any("LOCALIZER" in kind or "SCOUT" in kind for kind in kinds):
         raise _NotLocated("localizer", "it is drawn on a localizer, which is no slice of a volume")
-    if instance.number_of_frames > 1:
-        raise _NotLocated("multiframe", "it is drawn on a multi-frame image, which is not read yet")
 
 
 def _affine(instance: Instance) -> FloatArray:
@@ -226,47 +253,52 @@ def _require_inside(annotation: Annotation, instance: Instance) -> None:
         )
 
 
-def _diameters_mm(annotation: Annotation, spacing: tuple[float, float]) -> tuple[float, ...]:
-    """Lengths of the axes, longest first, from (between rows, between columns) ``spacing`` in mm.
+def _lengths_mm(annotation: Annotation, spacing: tuple[float, float]) -> tuple[float, ...]:
+    """Lengths of what was drawn, longest first, from (between rows, between columns) ``spacing`` in mm.
 
-    A segment shorter than half a millimetre is no measurement and no direction.
+    Of lines and ellipses the axes, of a box its sides, of an outline the longest chord and the width across it. A
+    segment shorter than half a millimetre is no measurement and no direction, a region as thin as that no region.
     """
-    n_axes = _AXES.get(annotation.kind, 0)
-    n_segments = 1 if annotation.kind is AnnotationKind.ARROW else n_axes
-    lengths = []
-    for start, end in zip(
-        annotation.points[0 : 2 * n_segments : 2], annotation.points[1 : 2 * n_segments : 2], strict=True
-    ):
-        lengths.append(hypot((end[0] - start[0]) * spacing[1], (end[1] - start[1]) * spacing[0]))
+    points = np.asarray(annotation.points) * (spacing[1], spacing[0])
+    if annotation.kind is AnnotationKind.BOX:
+        lengths = [hypot(*(points[i + 1] - points[i])) for i in range(2)]
+    elif annotation.kind is AnnotationKind.OUTLINE:
+        u = np.diff(farthest_pair(points), axis=0)[0]
+        lengths = [hypot(*u), float(np.ptp(points @ (-u[1], u[0]))) / max(hypot(*u), _LEAST_LENGTH_MM)]
+    else:
+        n = _SEGMENTS.get(annotation.kind, 0)
+        lengths = [hypot(*(points[2 * i + 1] - points[2 * i])) for i in range(n)]
     if any(length < _LEAST_LENGTH_MM for length in lengths):
         raise _NotLocated("zero_length", f"one of its lines is shorter than {_LEAST_LENGTH_MM:g} mm")
-    return tuple(sorted(lengths[:n_axes], reverse=True))
+    return tuple(sorted(lengths, reverse=True))
 
 
-def _require_agreement(located: LocatedAnnotation) -> None:
-    for stated, drawn in _stated_and_drawn(located.annotation.stated_mm, located.diameters_mm):
-        off = abs(stated - drawn) - _rounding_mm(stated)
+def _diameters_mm(annotation: Annotation, lengths_mm: tuple[float, ...]) -> tuple[float, ...]:
+    """What of its lengths measures a lesion.
+
+    Lines do. A region is drawn round a lesion, or inside it to sample its density, and neither is its diameter: of its
+    lengths those count alone that stand beside it as text.
+    """
+    if annotation.kind in {AnnotationKind.LINE, AnnotationKind.BIDIMENSIONAL}:
+        return lengths_mm
+    if annotation.kind in POINTING:
+        return ()
+    return tuple(
+        length
+        for length in lengths_mm
+        if any(abs(length - value) <= text_tolerance_mm(length) + rounding_mm(value) for value in annotation.stated_mm)
+    )
+
+
+def _require_agreement(stated_mm: Sequence[float], lengths_mm: Sequence[float]) -> None:
+    for stated, drawn in stated_and_drawn(stated_mm, lengths_mm):
+        off = abs(stated - drawn) - rounding_mm(stated)
         if off > _GROSS_MM and off > _GROSS_FRACTION * drawn:
             raise _NotLocated(
                 "text_disagrees",
                 f"the length drawn beside it is more than {_GROSS_MM:g} mm and {_GROSS_FRACTION:.0%} off its geometry: "
                 "it was drawn on another image, or with a calibration of its own",
             )
-
-
-def _stated_and_drawn(stated: Sequence[float], drawn: Sequence[float]) -> Iterator[tuple[float, float]]:
-    if len(stated) == len(drawn):
-        yield from zip(sorted(stated, reverse=True), sorted(drawn, reverse=True), strict=True)
-    elif len(stated) < len(drawn):
-        for value in stated:
-            yield value, min(drawn, key=lambda length: abs(length - value))
-    elif drawn:
-        for length in drawn:
-            yield min(stated, key=lambda value: abs(length - value)), length
-
-
-def _rounding_mm(value: float) -> float:
-    return 0.5 if float(value).is_integer() else 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +329,7 @@ class _Surroundings:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._extents: dict[tuple[str, tuple[float, ...]], _Extent] = {}
-        self._middles: dict[str, float | None] = {}
+        self._middles: dict[tuple[str, int | None], float | None] = {}
 
     def extent(self, instance: Instance, affine: FloatArray) -> _Extent:
         """Extent of the slices of the instance's series that are parallel to it."""
@@ -309,13 +341,13 @@ class _Surroundings:
 
     def side(self, instance: Instance, affine: FloatArray, x_mm: float) -> Side | None:
         """Side of the patient of LPS ``x_mm`` on that slice: +x is left; within 15 mm of the middle is MIDLINE."""
-        uid = instance.sop_instance_uid
-        if uid not in self._middles:
+        key = instance.sop_instance_uid, instance.frame_number
+        if key not in self._middles:
             try:
-                self._middles[uid] = body_middle_mm(read_hounsfield(instance), affine)
+                self._middles[key] = body_middle_mm(read_hounsfield(instance), affine)
             except GeometryError:  # the pixels become a Skip where they are needed for more than the side
-                self._middles[uid] = None
-        middle = self._middles[uid]
+                self._middles[key] = None
+        middle = self._middles[key]
         if middle is None:
             return None
         if abs(x_mm - middle) <= _MIDLINE_MM:
@@ -326,7 +358,7 @@ class _Surroundings:
 def _extent_of(instances: Iterable[Instance], normal: FloatArray) -> _Extent:
     positions, heights = [], []
     for other in instances:
-        if None in {other.rows, other.columns} or other.number_of_frames > 1:
+        if None in {other.rows, other.columns} or (other.frame_number is None and other.number_of_frames > 1):
             continue
         try:
             affine = _affine(other)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from pydicom.errors import BytesLengthException
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 # What a damaged file can make pydicom raise, found by mutating files (tests/test_pacs.py).
 READ_ERRORS = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-    struct.error, zlib.error, BytesLengthException,
+    struct.error, zlib.error, BytesLengthException, InvalidDicomError,
 )  # fmt: skip
 
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_PARTS_OF_STATES = ("BlendingSequence", "AdvancedBlendingSequence", "VolumetricPresentationStateInputSequence")
 
 
 @contextmanager
@@ -82,12 +83,38 @@ def is_truncated(ds: Dataset) -> bool:
 
 
 def referenced_images(ds: Dataset) -> Iterator[tuple[str, str]]:
-    """(Series Instance UID, SOP Instance UID) of the images that presentation state ``ds`` applies to, in order."""
-    for series in sequence(ds, "ReferencedSeriesSequence"):
+    """(Series Instance UID, SOP Instance UID) of the images that presentation state ``ds`` applies to, in order.
+
+    Blending and volumetric states keep them one level deeper (PS3.3 C.11.14, C.11.23, C.11.29).
+    """
+    parts = [ds, *(item for keyword in _PARTS_OF_STATES for item in sequence(ds, keyword))]
+    for series in (item for part in parts for item in (part, *sequence(part, "ReferencedSeriesSequence"))):
         for image in sequence(series, "ReferencedImageSequence"):
             sop, series_uid = text(image, "ReferencedSOPInstanceUID"), text(series, "SeriesInstanceUID")
             if sop is not None and is_uid(sop):
                 yield series_uid or "", sop
+
+
+def reported_objects(ds: Dataset) -> Iterator[str]:
+    """SOP Instance UID of every object that a structured report rests on or speaks of, each once.
+
+    From its evidence (PS3.3 C.17.2) and its content (C.18.3, C.18.4).
+    """
+    items = [
+        item
+        for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
+        for study in sequence(ds, keyword)
+        for item in sequence(study, "ReferencedSeriesSequence")
+    ]
+    pending, found = [*reversed(items), ds], dict[str, None]()
+    while pending:
+        item = pending.pop()
+        for reference in sequence(item, "ReferencedSOPSequence"):
+            sop = text(reference, "ReferencedSOPInstanceUID")
+            if sop is not None and is_uid(sop):
+                found[sop] = None
+        pending += reversed(sequence(item, "ContentSequence"))
+    yield from found
 
 
 def sequence(ds: Dataset, keyword: str | int) -> list[Dataset]:

@@ -6,10 +6,11 @@ private: it holds patients' identifiers.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from hashlib import blake2b
@@ -18,19 +19,19 @@ from typing import TYPE_CHECKING
 
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs import store
-from cohort_builder.pacs.elements import is_uid
-from cohort_builder.pacs.headers import CT, PRESENTATION_STATE, HeaderError, Instance
-from cohort_builder.pacs.sources import Entry, Passed
-from cohort_builder.pacs.sources.folder import Folder
+from cohort_builder.pacs.forgetting import Forgotten, Spellings, forget, without_remains
+from cohort_builder.pacs.instances import CT, PRESENTATION_STATE, STRUCTURED_REPORT, Instance
+from cohort_builder.pacs.sources import open_source, reopen
+from cohort_builder.pacs.updating import require_dicom, settle, update
 from cohort_builder.types import Skip
 
 if TYPE_CHECKING:
-    from cohort_builder.pacs.headers import StudyHeader
+    from cohort_builder.pacs.instances import StudyHeader
     from cohort_builder.pacs.sources import Source
+    from cohort_builder.selection import Selection
 
 __all__ = ["Index", "Instance", "Study", "index_export", "open_index"]
 
-_BATCH = 500
 _CONFLICTS = {
     "conflicting_uid": "two files carry one SOP Instance UID and differ in patient, series or geometry: neither is "
     "used; remove the wrong one from the export",
@@ -58,45 +59,55 @@ class Study:
 
 
 def index_export(
-    pacs_export: str | Path, index: str | Path | None = None, *, progress: Callable[[int], None] | None = None
+    pacs_export: str | Path,
+    index: str | Path | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    select: Selection | None = None,
 ) -> Index:
-    """Read the headers of every DICOM file under a folder.
+    """Read the headers of every DICOM object of an export.
 
     Links are not followed. What is not DICOM is counted; a broken DICOM file is a Skip; neither ends the run.
 
     Parameters
     ----------
     pacs_export
-        A folder, in any tree and with any file names.
+        A folder, in any tree and with any file names; a zip; a DICOMDIR; or the address of a server, as text:
+        ``dicomweb+https://host/path``, ``dimse://AET@host:port`` (docs/pacs.md).
     index
         File to keep the index in, and to continue from: only new and changed files (by size and modification time) are
         read, those that vanished are taken out. Killed at any moment, it continues from its last batch. Without it the
         index lives in memory.
     progress
         Called with the number of files gone through since the last call.
+    select
+        Its opt-out list: the index keeps nothing of these patients. A server is asked only for its dates and accession
+        numbers.
 
     Raises
     ------
     PacsError
-        The folder is missing or holds no readable DICOM file, or ``index`` is some other file.
+        The export is missing, cannot be read or holds no readable DICOM file, or ``index`` is some other file.
 
     """
-    root = Path(pacs_export)
-    if not root.is_dir():
-        what = "is a file; give the folder of an export" if root.exists() else "does not exist; check the path"
-        raise PacsError(f"pacs_export {what}")
-    source = Folder(root)
     path = None if index is None else Path(index).resolve()
+    source = open_source(pacs_export, keep=_keep(path), select=select)
     connection = store.create(path, source.name)
     try:
-        links = _update(connection, source, path, progress or _ignore)
-        _require_dicom(connection, links)
-        _settle(connection)
-        store.set_meta(connection, links=str(links), complete="1")
+        passed = update(connection, source, path, progress or _ignore)
+        links = passed.pop("link", 0)
+        require_dicom(connection, links)
+        forgotten = forget(connection, Spellings(() if select is None else select.opted_out), source.opted_out)
+        settle(connection)
+        store.set_meta(connection, links=str(links), passed=json.dumps(passed), complete="1")
+        connection = without_remains(connection, path)
+        source.keep_only(name for (name,) in connection.execute("SELECT name FROM files"))
+        store.release(connection)
     except BaseException:
         connection.close()
+        source.close()
         raise
-    return Index(connection, path, source)
+    return Index(connection, path, source, forgotten)
 
 
 def open_index(path: str | Path) -> Index:
@@ -110,14 +121,22 @@ def open_index(path: str | Path) -> Index:
     """
     resolved = Path(path).resolve()
     connection = store.open_readonly(resolved)
-    return Index(connection, resolved, Folder(Path(store.get_meta(connection, "source"))))
+    return Index(connection, resolved, reopen(store.get_meta(connection, "source"), _keep(resolved)))
+
+
+def _keep(index: Path | None) -> Path | None:
+    """Where objects of a server are kept: beside the index."""
+    return None if index is None else index.parent / "pacs"
 
 
 class Index:
     """What an export holds. Made by ``index_export`` or ``open_index``; one in a file pickles by its path."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None, source: Source) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path | None, source: Source, forgotten: Forgotten | None = None
+    ) -> None:
         self._connection, self.path, self._source = connection, path, source
+        self.forgotten = forgotten or Forgotten()
 
     def __reduce__(self) -> tuple[Callable[[str], Index], tuple[str]]:
         if self.path is None:
@@ -127,8 +146,9 @@ class Index:
         return open_index, (str(self.path),)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and connections to a server."""
         self._connection.close()
+        self._source.close()
 
     def studies(self) -> list[Study]:
         """Every study, in order of Study Instance UID."""
@@ -149,56 +169,85 @@ class Index:
     def series_of(self, study_instance_uid: str) -> list[str]:
         """Series Instance UIDs of the CT series of a study, sorted."""
         rows = self._connection.execute(
-            "SELECT DISTINCT series FROM files WHERE study = ? AND kind = ? AND kept ORDER BY series",
+            "SELECT DISTINCT series FROM shared s WHERE study = ? AND kind = ? "
+            "AND EXISTS (SELECT 1 FROM files f WHERE f.shared = s.id AND f.kept) ORDER BY series",
             (study_instance_uid, CT),
         )
         return [series for (series,) in rows]
 
     def instances(self, series_instance_uid: str) -> list[Instance]:
         """Images of one series, in order of name; those of a multi-frame object frame by frame."""
-        rows = self._connection.execute(
-            "SELECT path, instance FROM files WHERE series = ? AND kept ORDER BY path", (series_instance_uid,)
-        )
-        return [self._instance(name, content) for name, content in rows]
+        of_series = "WHERE f.kept AND f.shared IN (SELECT id FROM shared WHERE series = ?)"
+        frames: dict[bytes, list[Instance]] = defaultdict(list)
+        for name, frame in self._select(store.FRAMES, f"{of_series} ORDER BY f.name, t.number", series_instance_uid):
+            frames[name].append(frame)
+        whole = self._select(store.FILES, f"{of_series} ORDER BY f.name", series_instance_uid)
+        return [image for name, instance in whole for image in frames.get(name, (instance,))]
 
-    def instance(self, sop_instance_uid: str, frame_number: int | None = None) -> Instance | None:  # noqa: ARG002 - to come
+    def instance(self, sop_instance_uid: str, frame_number: int | None = None) -> Instance | None:
         """One object by its SOP Instance UID, of whatever modality, or one frame (from 1) of it; None if it is absent.
 
         Without ``frame_number`` a multi-frame object is given as a whole, with the geometry that all its frames share.
+        A single-frame image is its own first frame.
         """
-        row = self._connection.execute(
-            "SELECT path, instance FROM files WHERE sop = ? AND kept", (sop_instance_uid,)
-        ).fetchone()
-        return None if row is None else self._instance(*row)
+        for _, instance in self._select(store.FILES, "WHERE f.sop = ? AND f.kept", sop_instance_uid):
+            if frame_number is None or (frame_number == 1 and instance.number_of_frames == 1):
+                return instance
+        where = "WHERE f.sop = ? AND f.kept AND t.number = ?"
+        return next((i for _, i in self._select(store.FRAMES, where, sop_instance_uid, frame_number)), None)
 
     def annotation_objects(self, study_instance_uid: str) -> list[Instance]:
         """Presentation states and structured reports drawn on images of a study, in order of name.
 
         An object belongs to the study that most of its referenced images lie in; to its own, if none is in the export.
         """
-        rows = self._connection.execute(
-            "SELECT path, instance FROM files WHERE home = ? AND kept ORDER BY path", (study_instance_uid,)
-        )
-        return [self._instance(name, content) for name, content in rows]
+        where = "WHERE f.home = ? AND f.kept ORDER BY f.name"
+        return [instance for _, instance in self._select(store.FILES, where, study_instance_uid)]
 
     def fingerprint(self, patient_key: str) -> str:
         """Equal as long as no CT image, presentation state or structured report of the patient changed."""
         digest = blake2b(digest_size=16)
         for study in self._by_patient.get(patient_key, ()):
             rows = self._connection.execute(
-                "SELECT path, size, mtime_ns FROM files WHERE (home = ?1 OR (study = ?1 AND kind = ?2)) AND kept "
-                "ORDER BY path",
+                "SELECT name, size, changed FROM files WHERE kept AND (home = ?1 "
+                "OR shared IN (SELECT id FROM shared WHERE study = ?1 AND kind = ?2)) ORDER BY name",
                 (study.study_instance_uid, CT),
             )
             for row in rows:
                 digest.update(repr(row).encode())
         return digest.hexdigest()
 
+    def tally(self, *names: str) -> dict[tuple[object, ...], int]:
+        """Count the objects by attributes of ``Instance``, or by their ``kind`` (``ct``, ``presentation_state`` ...).
+
+        Of an object exported twice the one counts that is used; a multi-frame object counts once. Attributes that the
+        images of a series share (manufacturer, model, software, modality, transfer syntax, SOP class ...) cost the same
+        however many images there are.
+
+        Raises
+        ------
+        ValueError
+            A name is none of these.
+
+        """
+        if not names:
+            raise ValueError("tally takes at least one name")
+        columns = ", ".join(store.column_of(name) for name in names)
+        of_files = any(store.column_of(name).startswith("f.") for name in names)
+        source = (
+            "files" if of_files else "(SELECT shared, 1 AS kept, COUNT(*) AS n FROM files WHERE kept GROUP BY shared)"
+        )
+        rows = self._connection.execute(
+            f"SELECT {columns}, {'COUNT(*)' if of_files else 'SUM(f.n)'} FROM {source} f "  # noqa: S608 - own names
+            f"JOIN shared s ON s.id = f.shared WHERE f.kept GROUP BY {columns}"
+        )
+        return {tuple(row[:-1]): row[-1] for row in rows}
+
     @property
     def skips(self) -> list[Skip]:
         """What could not be used. ``item`` counts files within this index; paths and UIDs stand in ``private``."""
         rows = self._connection.execute(
-            "SELECT id, path, reason, detail FROM files WHERE reason IS NOT NULL ORDER BY path"
+            "SELECT id, name, reason, detail FROM files WHERE reason IS NOT NULL ORDER BY name"
         )
         skips = [
             Skip("index", f"file/{i}", reason, detail, failure=True, private={"path": self._told(name)})
@@ -214,26 +263,27 @@ class Index:
     def counts(self) -> dict[str, int]:
         """Files by what they are, and studies and patients."""
         by_kind = dict(self._connection.execute("SELECT kind, COUNT(*) FROM files GROUP BY kind").fetchall())
-        one = self._connection.execute(
-            "SELECT COUNT(*), COUNT(sop), COALESCE(SUM(sop IS NOT NULL AND NOT kept), 0) FROM files"
-        )
-        files, dicom, unused = one.fetchone()
+        (unused,) = self._connection.execute("SELECT COUNT(*) FROM files WHERE sop IS NOT NULL AND NOT kept").fetchone()
+        files = sum(by_kind.values())
+        not_dicom, broken = by_kind.get(store.NOT_DICOM, 0), by_kind.get(store.BROKEN, 0)
         return {
             "files": files,
-            "dicom": dicom,
+            "dicom": files - not_dicom - broken,
             "ct": by_kind.get(CT, 0),
             "presentation_states": by_kind.get(PRESENTATION_STATE, 0),
-            "not_dicom": by_kind.get(store.NOT_DICOM, 0),
-            "broken": by_kind.get(store.BROKEN, 0),
+            "structured_reports": by_kind.get(STRUCTURED_REPORT, 0),
+            "not_dicom": not_dicom,
+            "broken": broken,
             "duplicates": unused,
             "links": int(store.get_meta(self._connection, "links")),
+            **json.loads(store.get_meta(self._connection, "passed")),  # special_file, other_modality: if any
             "studies": len(self._studies),
             "patients": len(self._by_patient),
         }
 
-    def _instance(self, name: bytes, content: str) -> Instance:
-        path, member, server = self._source.place(name)
-        return replace(store.instance_from(path, content), member=member, server=server)
+    def _select(self, columns: str, where: str, *values: object) -> list[tuple[bytes, Instance]]:
+        """Name and Instance of files or of frames."""
+        return store.instances_from(self._connection.execute(f"{columns} {where}", values), self._source.place)
 
     def _told(self, name: bytes) -> str:
         path, member, server = self._source.place(name)
@@ -243,9 +293,10 @@ class Index:
     def _studies(self) -> dict[str, Study]:
         headers: dict[str, list[tuple[int, StudyHeader]]] = defaultdict(list)
         rows = self._connection.execute(
-            "SELECT f.study, h.content, SUM(CASE f.kind WHEN ? THEN 1000 ELSE 1 END) FROM files f "
-            "JOIN study_headers h ON h.id = f.study_header WHERE f.sop IS NOT NULL GROUP BY f.study, h.id "
-            "ORDER BY f.study, h.content",
+            "SELECT s.study, h.content, SUM(n.files * CASE s.kind WHEN ? THEN 1000 ELSE 1 END) "
+            "FROM (SELECT shared, COUNT(*) AS files FROM files WHERE shared IS NOT NULL GROUP BY shared) n "
+            "JOIN shared s ON s.id = n.shared JOIN study_headers h ON h.id = s.study_header "
+            "GROUP BY s.study, h.id ORDER BY s.study, h.content",
             (CT,),
         )
         for study, content, weight in rows:
@@ -296,93 +347,3 @@ def _date(value: str | None) -> date | None:
 
 def _ignore(_n: int) -> None:
     """No progress asked for."""
-
-
-def _update(connection: sqlite3.Connection, source: Source, own: Path | None, progress: Callable[[int], None]) -> int:
-    """Bring ``files`` up to date with the export; returns the number of links passed over."""
-    rows = connection.execute("SELECT id, path, kind, size, mtime_ns FROM files")
-    known = {name: (i, kind, size, mtime) for i, name, kind, size, mtime in rows}
-    store.set_meta(connection, complete="0")
-    links = pending = 0
-    connection.execute("BEGIN")
-    for entry in source.entries():
-        if isinstance(entry, Passed):
-            links += 1
-            continue
-        if (
-            own is not None
-            and (path := source.place(entry.name)[0]).parent == own.parent
-            and path.name.startswith(own.name)
-        ):
-            continue
-        before = known.pop(entry.name, None)
-        if before is None or before[1] == store.BROKEN or before[2:] != (entry.size, entry.changed):
-            _index_file(connection, source, entry)
-            pending += 1
-        progress(1)
-        if pending >= _BATCH:
-            connection.execute("COMMIT")
-            connection.execute("BEGIN")
-            pending = 0
-    connection.executemany("DELETE FROM files WHERE id = ?", [(i,) for i, *_ in known.values()])
-    connection.execute("COMMIT")
-    return links
-
-
-def _index_file(connection: sqlite3.Connection, source: Source, entry: Entry) -> None:
-    try:
-        header = source.read(entry)
-    except HeaderError as error:
-        store.put(connection, entry.name, entry.size, entry.changed, error)
-    else:
-        store.put(connection, entry.name, entry.size, entry.changed, header)
-
-
-def _require_dicom(connection: sqlite3.Connection, links: int) -> None:
-    files, dicom = connection.execute("SELECT COUNT(*), COUNT(sop) FROM files").fetchone()
-    if not dicom:
-        (broken,) = connection.execute("SELECT COUNT(*) FROM files WHERE reason IS NOT NULL").fetchone()
-        raise PacsError(
-            f"pacs_export holds no readable DICOM file ({files} other files, {broken} of them broken; {links} links, "
-            "which are not followed); give the folder that holds the exported series and presentation states"
-        )
-
-
-def _settle(connection: sqlite3.Connection) -> None:
-    """Decide what of the files counts: of one object exported twice the first, of two that contradict none."""
-    connection.execute("BEGIN")
-    connection.execute("DELETE FROM conflicts")
-    connection.execute("UPDATE files SET kept = sop IS NOT NULL, home = NULL")
-    repeated = connection.execute(
-        "SELECT sop, COUNT(DISTINCT signature) FROM files WHERE sop IS NOT NULL GROUP BY sop HAVING COUNT(*) > 1"
-    ).fetchall()
-    for sop, versions in repeated:
-        if versions > 1:
-            connection.execute("UPDATE files SET kept = 0 WHERE sop = ?", (sop,))
-            connection.execute("INSERT INTO conflicts VALUES ('conflicting_uid', ?)", (sop,))
-        else:
-            connection.execute(
-                "UPDATE files SET kept = 0 WHERE sop = ?1 AND path > (SELECT MIN(path) FROM files WHERE sop = ?1)",
-                (sop,),
-            )
-    connection.execute(
-        "INSERT INTO conflicts SELECT 'conflicting_patient_ids', f.study FROM files f JOIN study_headers h "
-        "ON h.id = f.study_header WHERE f.sop IS NOT NULL AND h.patient_id IS NOT NULL "
-        "GROUP BY f.study HAVING COUNT(DISTINCT h.patient_id) > 1"
-    )
-    states = connection.execute(
-        "SELECT id, study, refs FROM files WHERE kind = ? AND kept", (PRESENTATION_STATE,)
-    ).fetchall()
-    for i, study, references in states:
-        home = _home(connection, study, [uid for uid in references.split() if is_uid(uid)])
-        connection.execute("UPDATE files SET home = ? WHERE id = ?", (home, i))
-    connection.execute("COMMIT")
-
-
-def _home(connection: sqlite3.Connection, own_study: str, references: list[str]) -> str:
-    votes: Counter[str] = Counter()
-    for sop in references:
-        row = connection.execute("SELECT study FROM files WHERE sop = ? AND kept", (sop,)).fetchone()
-        if row is not None:
-            votes[row[0]] += 1
-    return min(votes, key=lambda study: (-votes[study], study)) if votes else own_study

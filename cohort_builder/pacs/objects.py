@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -18,7 +19,32 @@ def open_object(instance: Instance) -> BinaryIO:
         It is no longer there, or cannot be read.
 
     """
+    if instance.member:
+        from cohort_builder.pacs.sources.archive import open_member
+
+        return open_member(instance.path, instance.member)
+    fetch((instance,))
     return instance.path.open("rb")
+
+
+def raw_place(instance: Instance) -> tuple[Path, int] | None:
+    """File and offset of the object's first byte, where its bytes lie on disk as they are; None: use ``open_object``.
+
+    A member that a zip holds without compression has such a place, one that is compressed has none, and an object on a
+    server has one once ``fetch`` brought it. Offsets of ``Instance`` count from here.
+
+    Raises
+    ------
+    OSError
+        The zip is no longer there, or damaged.
+
+    """
+    if instance.member:
+        from cohort_builder.pacs.sources.archive import stored_offset
+
+        offset = stored_offset(instance.path, instance.member)
+        return None if offset is None else (instance.path, offset)
+    return None if instance.server and not instance.path.exists() else (instance.path, 0)
 
 
 def fetch(instances: Iterable[Instance]) -> None:
@@ -30,3 +56,8 @@ def fetch(instances: Iterable[Instance]) -> None:
         The server does not give them.
 
     """
+    absent = [instance for instance in instances if instance.server and not instance.path.exists()]
+    if absent:
+        from cohort_builder.pacs.sources.dicomweb import fetch_objects
+
+        fetch_objects(absent)

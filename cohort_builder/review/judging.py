@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappush, heappushpop
 from itertools import groupby
@@ -281,11 +281,19 @@ def _or_unknown(number: int | None) -> str:
 # ---- from the shards into the file ---------------------------------------------------------------------------------
 
 
-def offer_reviews(private: Path, candidates: Iterable[Candidate], limit: int, progress: Progress) -> Counter[str]:
+def offer_reviews(
+    private: Path,
+    candidates: Iterable[Candidate],
+    limit: int,
+    progress: Progress,
+    *,
+    is_gone: Callable[[str], bool] = lambda _patient: False,
+) -> Counter[str]:
     """Write ``private/review.csv`` and its pictures: all that a person has touched, and ``limit`` pairs to judge.
 
     What somebody wrote while the build went on is read and kept. If the file cannot be understood by now, it is left as
-    it is and a warning says so: the dataset is finished, and the next build will say what is wrong with it.
+    it is and a warning says so: the dataset is finished, and the next build will say what is wrong with it. The rows of
+    a patient (pseudonym) who ``is_gone`` go, with what was written into them.
 
     Returns
     -------
@@ -299,7 +307,8 @@ def offer_reviews(private: Path, candidates: Iterable[Candidate], limit: int, pr
     except ConfigError as error:
         logger.warning("the reviews are left as they are: %s", error)
         return Counter()
-    touched = {row.cells["review_id"]: row for row in known.rows if row.is_touched}
+    rows_left = [row for row in known.rows if not is_gone(row.cells["patient"])]
+    touched = {row.cells["review_id"]: row for row in rows_left if row.is_touched}
     judged, offered = _sorted_out(candidates, touched, limit)
     refreshed = {name for candidate in judged for name in _names(candidate)}
     stale = [{**row.cells, "stale": STALE} for name, row in touched.items() if name not in refreshed]

@@ -14,6 +14,7 @@ import numpy as np
 
 from cohort_builder.ct.pixels import read_hounsfield
 from cohort_builder.pacs.index import open_index
+from cohort_builder.targets.carrying import slice_key
 from cohort_builder.types import Lesion, LocatedAnnotation
 from segmentation.geometry import image_to_index
 from segmentation.types import GeometryError
@@ -32,12 +33,14 @@ _STYLE = "1"  # a change of the layout draws all pictures again
 
 def image_of(lesion: Lesion, all_lesions: Iterable[Lesion]) -> dict[str, Any]:
     """What to draw for a lesion: its first stroke's image, its strokes there, and those of other lesions there."""
-    uid = lesion.annotations[0].annotation.sop_instance_uid
+    drawn = lesion.annotations[0].annotation
+    key = slice_key(drawn)
     others = [other for other in all_lesions if other.lesion_id != lesion.lesion_id]
     return {
-        "sop_instance_uid": uid,
-        "strokes": [_stroke(a) for a in lesion.annotations if a.annotation.sop_instance_uid == uid],
-        "others": [_stroke(a) for o in others for a in o.annotations if a.annotation.sop_instance_uid == uid],
+        "sop_instance_uid": drawn.sop_instance_uid,
+        "frame_number": drawn.frame_number,
+        "strokes": [_stroke(a) for a in lesion.annotations if slice_key(a.annotation) == key],
+        "others": [_stroke(a) for o in others for a in o.annotations if slice_key(a.annotation) == key],
     }
 
 
@@ -81,7 +84,7 @@ def draw_reviews(
 def _draw(path: Path, candidate: Mapping[str, Any], index: Index) -> bool:
     """Draw one picture, unless the same one is there; False where it cannot be drawn."""
     cells, image = candidate["cells"], candidate["image"]
-    instance = index.instance(image["sop_instance_uid"])
+    instance = index.instance(image["sop_instance_uid"], image["frame_number"])
     if instance is None:
         return False
     facts = _facts(cells)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,7 @@ from nlp.types import Report
 
 if TYPE_CHECKING:
     from cohort_builder.pacs.index import Index
+    from cohort_builder.sieve import Sieve
 
 
 class JoinKey(StrEnum):
@@ -47,6 +48,7 @@ class LeftOut(StrEnum):
     LATER = "later"
     NO_DATE = "no_date"  # of this study or of those that are read: which came first is not known
     NOT_STATED = "not_stated"  # earlier, and the report names other days
+    NOT_SELECTED = "not_selected"  # one to compare with, which the selection leaves out
 
 
 class StudyKeys(Protocol):
@@ -134,7 +136,9 @@ _DETAILS = {
     "conflicting_keys": (
         "the report's accession number and Study Instance UID name different studies; correct one of them"
     ),
-    "part_of_studies_absent": "the report is used, but some of the studies it names are not in the PACS export",
+    "part_of_studies_absent": (
+        "the report is used, but some of the studies it names are not in the PACS export, or not in the selection"
+    ),
 }
 _ZEROS = "; the export has {} that differs only by leading zeros (a spreadsheet may have cut them): write it in full"
 _SPELLED = "; the export has an accession number that differs only by a prefix or separators: write it as it is there"
@@ -291,6 +295,21 @@ def _why_not(study: StudyKeys, days: Collection[date]) -> LeftOut:
     if study.study_date in days:
         return LeftOut.SAME_DAY
     return LeftOut.NOT_STATED if study.study_date < min(days) else LeftOut.LATER
+
+
+def selected(scope: Scope, sieve: Sieve) -> Scope | Skip:
+    """What a selection leaves of the studies of a report, or a Skip (``not_selected``) where it reads none of them.
+
+    Reports are joined among all studies first: what is left out must not make the wrong study the only one that fits.
+    """
+    reads = tuple(uid for uid in scope.reads if uid not in sieve.studies)
+    if not reads:
+        why = sieve.studies[scope.reads[0]]
+        detail = f"the study that the report reads is {why.sentence}"
+        return Skip("scope", scope.report_id, "not_selected", detail, private={"report_id": scope.report_id})
+    compares = tuple(uid for uid in scope.compares if uid not in sieve.studies)
+    lost = [(uid, str(LeftOut.NOT_SELECTED)) for uid in (*scope.reads, *scope.compares) if uid in sieve.studies]
+    return replace(scope, reads=reads, compares=compares, left_out=tuple(sorted([*scope.left_out, *lost])))
 
 
 def require_a_join(n_reports: int, n_joined: int, refused: Counter[str]) -> None:

@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from cohort_builder.errors import SetupError
 from cohort_builder.private_rows import private_skip
-from cohort_builder.scope.joining import ReportJoin, Scope, StudyIndex, partly_absent
+from cohort_builder.scope.joining import ReportJoin, Scope, StudyIndex, partly_absent, selected
 from cohort_builder.scope.languages import UNKNOWN, language_code
 from cohort_builder.scope.versions import Fate, Standing, Version, settle, standing_of
 from cohort_builder.types import Skip
 from nlp.types import Report
 
 if TYPE_CHECKING:
+    from cohort_builder.pacs.forgetting import Forgotten
     from cohort_builder.privacy.pseudonyms import Pseudonyms
+    from cohort_builder.sieve import Sieve
 
 _APPLICATION_ID = 0x434F4852
 _TEMPORARY = ".tmp-reports-"
@@ -75,13 +77,14 @@ _OTHER_LANGUAGE = (
 class ReportStore:
     """The reports of a run and what became of each. ``create`` it, ``add`` reports, ``finish`` it; workers ``open`` it.
 
-    ``read`` counts the reports that came, ``failed`` the rows that are broken, ``refused`` how often each sentence of a
-    Skip was given to a report.
+    ``read`` counts the reports that came, ``failed`` the rows that are broken, ``not_selected`` the reports of studies
+    that the selection leaves out, ``forgotten`` those of patients on the opt-out list (of which nothing is written
+    down), ``refused`` how often each sentence of a Skip was given to a report.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None, pseudonyms: Pseudonyms | None) -> None:
         self._connection, self._path, self._pseudonyms = connection, path, pseudonyms
-        self.read = self.failed = 0
+        self.read = self.failed = self.not_selected = self.forgotten = 0
         self.refused: Counter[str] = Counter()
 
     @classmethod
@@ -132,7 +135,11 @@ class ReportStore:
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def add(
-        self, reports: Iterable[Report], index: StudyIndex, languages: frozenset[str] | None = None
+        self,
+        reports: Iterable[Report],
+        index: StudyIndex,
+        languages: frozenset[str] | None = None,
+        sieve: Sieve | None = None,
     ) -> Iterator[None]:
         """Join each report as it comes, and write down what is used; yields after each, for whoever counts.
 
@@ -142,6 +149,8 @@ class ReportStore:
             A stream; one report is held at a time.
         languages
             ISO 639-1 codes of what the extractor reads; None for any. A report whose language is not known is read.
+        sieve
+            What the selection leaves out of ``index``, which holds all studies but those of the opt-out list.
 
         Raises
         ------
@@ -153,8 +162,11 @@ class ReportStore:
         join = ReportJoin(index)
         for report in reports:
             self.read += 1
-            with _told():
-                self._add(report, join, languages)
+            if sieve is not None and _is_of(report, sieve.forgotten):
+                self.forgotten += 1
+            else:
+                with _told():
+                    self._add(report, join, languages, sieve)
             yield
 
     def add_skip(self, skip: Skip) -> None:
@@ -188,8 +200,12 @@ class ReportStore:
         if self._path is not None and self._path.name.startswith(_TEMPORARY):
             self._path.unlink(missing_ok=True)
 
-    def _add(self, report: Report, join: ReportJoin, languages: frozenset[str] | None) -> None:
+    def _add(self, report: Report, join: ReportJoin, languages: frozenset[str] | None, sieve: Sieve | None) -> None:
         outcome = join.scope(report)
+        joined = None if isinstance(outcome, Skip) else outcome
+        if sieve is not None and joined is not None:
+            outcome = selected(joined, sieve)
+            self.not_selected += isinstance(outcome, Skip)
         standing = standing_of(report.status)
         language = language_code(report.language)
         skip = None
@@ -210,14 +226,14 @@ class ReportStore:
         row: dict[str, Any] = {
             "position": self.read,
             "report_id": _blob(report.report_id),
-            "patient": _blob(scope.patient_key if scope is not None else report.patient_id),
+            "patient": _blob(joined.patient_key if joined is not None else report.patient_id),
         }
         if skip is None and scope is not None:
             content = _content(report, scope)
             row |= {"content": content, "digest": hashlib.sha256(content.encode()).hexdigest()}
-            row["partly_absent"] = join.is_partly_absent(report, scope)
+            row["partly_absent"] = join.is_partly_absent(report, scope) or scope.reads != (joined or scope).reads
         if report.version_key is not None:
-            named = (*report.accession_numbers, *report.study_instance_uids, *(scope.reads if scope else ()))
+            named = (*report.accession_numbers, *report.study_instance_uids, *(joined.reads if joined else ()))
             studies = {key.strip() for key in named} - {""}
             row |= {
                 "version": _blob(report.version_key),
@@ -306,6 +322,13 @@ class ReportStore:
         """The private rows of all skips, in the order in which they are published: stage, reason, keyed item."""
         for (content,) in self._connection.execute("SELECT content FROM skips ORDER BY stage, reason, item, rowid"):
             yield json.loads(content)
+
+
+def _is_of(report: Report, forgotten: Forgotten) -> bool:
+    """Whether a report is of a forgotten patient, by any of its keys in any spelling."""
+    if forgotten.opt_out.has(report.patient_id) or any(map(forgotten.accession_numbers.has, report.accession_numbers)):
+        return True
+    return not forgotten.study_instance_uids.isdisjoint(uid.strip(" \0") for uid in report.study_instance_uids)
 
 
 def _gone(report_id: str, fate: Fate) -> Skip:

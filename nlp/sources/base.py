@@ -21,6 +21,7 @@ Item = Report | ReportError
 Stream = Callable[[], Iterator[Item]]
 Columns = Mapping[str, str | Sequence[str] | None]
 
+_MOST_BYTES = 512 << 20  # of one document, so that a small zipped file cannot take all memory
 _HEAD_BYTES = 65536
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARKS = (
@@ -59,9 +60,18 @@ class SourceFile:
             return content.read(_HEAD_BYTES)
 
     def content(self) -> bytes:
-        """Return all of it, for kinds that hold one document a file."""
-        with self.reading(), self.open() as content:
-            return content.read()
+        """Return all of it, for kinds that hold one document a file.
+
+        Raises
+        ------
+        ReportError
+            It cannot be read, or is larger, unzipped, than a document can be.
+        """
+        with self.reading(), self.open() as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ReportError(f"{self.name} holds more than 512 MiB as one document; split it")
+        return content
 
     def suffix(self) -> str:
         """Return the suffix in lower case, that of what is zipped for a zipped file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ _PREFIX = b"DICM"
 _SR = "1.2.840.10008.5.1.4.1.1.88."  # every SR storage class (PS3.4 B.5)
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _UNDEFINED = 0xFFFFFFFF
+_SOP_CLASS = 0x00080016
+_HEAD_BYTES = 4096  # File Meta Information and SOP Class UID
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_START = 144  # behind preamble, prefix and group length
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # little and big endian
+_MOST_ITEMS, _MOST_INFLATED = 100_000, 64 << 20
 _KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
 _SAID = {"", "CONTAINS", "HAS PROPERTIES", "INFERRED FROM"}  # not the context, and not the modifiers of a concept
 _LANGUAGE = "121049"  # Language of Content Item and Descendants (PS3.16 TID 1204)
@@ -71,11 +78,16 @@ def _recognises(file: SourceFile, head: bytes) -> bool:  # noqa: ARG001
 
 def _holds_none(file: SourceFile) -> bool:
     """Whether a file is an object in which no report can be: an image, a presentation state, a key object note."""
-    from pydicom import dcmread
+    from pydicom.filereader import read_partial
 
     try:
         with file.reading(), _quietly(), file.open() as stream:
-            ds = dcmread(stream, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+            head = stream.read(_HEAD_BYTES)
+            if _DEFLATED in head:
+                head += stream.read()
+                if _is_bomb(head):
+                    return False
+            ds = read_partial(io.BytesIO(head), lambda tag, _vr, _length: int(tag) > _SOP_CLASS)
             sop_class = str(ds.get("SOPClassUID", ""))
     except Exception:  # noqa: BLE001 - opening it as a report says what is wrong
         return False
@@ -84,6 +96,16 @@ def _holds_none(file: SourceFile) -> bool:
 
 def _open(file: SourceFile) -> Stream:
     return partial(_reports, file)
+
+
+def _is_bomb(content: bytes) -> bool:
+    """Whether it holds more sequence items than any report (pydicom takes a kilobyte for each), or inflates to more."""
+    if _DEFLATED in content[:_HEAD_BYTES]:
+        start = _META_START + int.from_bytes(content[_META_START - 4 : _META_START], "little")
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[start:], _MOST_INFLATED + 1)
+        if len(content) > _MOST_INFLATED:
+            return True
+    return sum(content.count(tag) for tag in _ITEM_TAGS) > _MOST_ITEMS
 
 
 def _reports(file: SourceFile) -> Iterator[Item]:
@@ -105,12 +127,15 @@ def _dataset(file: SourceFile) -> Any:
     try:
         with file.reading(), _quietly():
             content = file.content()
-            ds = dcmread(io.BytesIO(content), stop_before_pixels=True)
-            whole = _is_whole(ds, content[-len(_SEQUENCE_END) :])
+            bomb = _is_bomb(content)
+            ds = None if bomb else dcmread(io.BytesIO(content), stop_before_pixels=True)
+            whole = bomb or _is_whole(ds, content[-len(_SEQUENCE_END) :])
     except ReportError:
         raise
     except Exception as error:  # noqa: BLE001 - pydicom raises what it meets, and its messages quote values
         raise ReportError(f"{file.name} cannot be parsed as DICOM ({type(error).__name__})") from None
+    if bomb:
+        raise ReportError(f"{file.name} holds more items, or inflates to more, than any report: it is not parsed")
     if not whole:
         raise ReportError(f"{file.name} is truncated: it ends in the middle of an element; export it again")
     return ds
