@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cohort_builder.anatomy.locators import AnatomyLocator
     from cohort_builder.annotations import read_annotations
     from cohort_builder.build import build_cohort
+    from cohort_builder.cases.selection import Selection
     from cohort_builder.cohort import Cohort, open_cohort
     from cohort_builder.config import BuildConfig
     from cohort_builder.ct.series import load_volume
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from cohort_builder.linking.assignment import link
     from cohort_builder.linking.config import LinkConfig
     from cohort_builder.pacs.index import Index, index_export
-    from cohort_builder.selection import Selection
     from cohort_builder.types import Annotation, Decision, Lesion, Link, LocatedAnnotation, Skip
     from nlp.findings import Extractor
     from nlp.types import Report
@@ -49,7 +49,7 @@ _HOMES = {
     "PacsError": "cohort_builder.errors",
     "Report": "nlp.types",
     "Segmenter": "segmentation.types",
-    "Selection": "cohort_builder.selection",
+    "Selection": "cohort_builder.cases.selection",
     "SetupError": "cohort_builder.errors",
     "Skip": "cohort_builder.types",
     "TooManySkips": "cohort_builder.errors",

@@ -21,6 +21,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from cohort_builder.bookkeeping import is_address, make_folders, versions, write_atomically, write_lines
+from cohort_builder.cases.removal import remove_leftovers, who_is_gone
+from cohort_builder.cases.selection import Selection
+from cohort_builder.cases.sieve import Sieve, nothing_left
 from cohort_builder.cohort import Cohort, open_cohort
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct.pixels import installed_decoders
@@ -31,14 +34,11 @@ from cohort_builder.pacs.index import index_export
 from cohort_builder.planning import plan_patients
 from cohort_builder.privacy.pseudonyms import Key, Pseudonyms, load_key
 from cohort_builder.progress import LesionCount, Progress
-from cohort_builder.removal import remove_leftovers, who_is_gone
 from cohort_builder.review.judging import Verdict, offer_reviews, read_verdicts
 from cohort_builder.run_skips import RunSkips
 from cohort_builder.scope.joining import require_a_join, studies_without_report
 from cohort_builder.scope.store import ReportStore
-from cohort_builder.selection import Selection
 from cohort_builder.shards import ShardPlan, clean, counts_of, plan_shards, read_lines, remaining
-from cohort_builder.sieve import Sieve, nothing_left
 from cohort_builder.types import Skip
 from cohort_builder.worker import ShardTask, build_shard
 from exports.assembly import assemble

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cohort_builder.anatomy.locators import LOCATORS
+from cohort_builder.cases.selection import Selection
 from cohort_builder.errors import ConfigError
 from cohort_builder.linking.config import LinkConfig
-from cohort_builder.selection import Selection
 from nlp import EXTRACTORS
 from nlp.reports import OnError, read_reports
 from nlp.types import Report

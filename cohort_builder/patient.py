@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cohort_builder.anatomy.placing import place_strokes
 from cohort_builder.annotations import deduplicate, read_annotations
+from cohort_builder.cases.sieve import without_left_out
 from cohort_builder.errors import CohortError
 from cohort_builder.lesions.locating import group_lesions, locate
 from cohort_builder.linking.assignment import link
@@ -18,7 +19,6 @@ from cohort_builder.linking.config import LinkConfig
 from cohort_builder.linking.contradictions import withhold_contradictions
 from cohort_builder.privacy.scrub import ScrubError, scrub_report
 from cohort_builder.scope.languages import language_code
-from cohort_builder.sieve import without_left_out
 from cohort_builder.types import Annotation, Lesion, Link, LocatedAnnotation, Reading, Skip
 from nlp.types import Finding, Report, ReportError
 

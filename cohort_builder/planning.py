@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from cohort_builder.shards import signature
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.sieve import Sieve
     from cohort_builder.pacs.index import Index
     from cohort_builder.scope.store import ReportStore
-    from cohort_builder.sieve import Sieve
 
 
 def plan_patients(

@@ -68,8 +68,8 @@ class SegmentedLesion:
     volume: Volume
     mask: Mask
     quality: Quality
-    kernels: tuple[str | None, str | None] = (None, None)
-    """Convolution Kernel of the drawn series and of this one, as far as it names nobody (``kernel_of``)."""
+    kernels: tuple[str | None, ...] = ()
+    """Where it was carried here: Convolution Kernel of the drawn series and of this one, unless it names somebody."""
 
 
 @dataclass(frozen=True, slots=True)

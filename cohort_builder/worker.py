@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cohort_builder.cases.sieve import Sieve
 from cohort_builder.config import BuildConfig
 from cohort_builder.ct.series import load_stack
 from cohort_builder.engines import BROKEN_ENGINE, ENGINE_FAILED, Engines, Fault, answer_all, share_cores
@@ -41,7 +42,6 @@ from cohort_builder.records import (
 from cohort_builder.review.judging import Verdict, match_verdicts, review_candidates
 from cohort_builder.scope.store import ReportStore
 from cohort_builder.shards import ShardDirectory, ShardPlan
-from cohort_builder.sieve import Sieve
 from cohort_builder.types import Decision, Lesion, Link, Skip
 from exports.parquet import ShardWriter
 from nlp.types import Finding, Report
@@ -289,10 +289,8 @@ class _ShardRun:
             self._lose(target, "MASK_REJECTED", "mask_not_believable", detail)
             return None
         key, stack = opened.case.patient_key, opened.plan.stack
-        kernels: tuple[str | None, str | None] = (None, None)
-        if target.origin is not None:
-            identifiers = self._identifiers(key)
-            kernels = (kernel_of(target.origin.image, identifiers), kernel_of(stack.instances[0], identifiers))
+        images = () if target.origin is None else (target.origin.image, stack.instances[0])
+        kernels = tuple(kernel_of(image, self._identifiers(key)) for image in images)
         return SegmentedLesion(key, target, stack, opened.volume, mask, quality, kernels)
 
     def _identifiers(self, patient_key: str) -> list[str]:

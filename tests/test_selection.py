@@ -23,14 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, Selection, build_cohort, index_export
+from cohort_builder.cases.criteria import age_years, contrast_given
+from cohort_builder.cases.sieve import SelectedIndex, Sieve
 from cohort_builder.cli import main
-from cohort_builder.criteria import age_years, contrast_given
 from cohort_builder.pacs.forgetting import Spellings, forget
 from cohort_builder.pacs.index import Index, open_index
 from cohort_builder.privacy.pseudonyms import Pseudonyms
 from cohort_builder.scope.joining import ReportJoin, Scope, selected
 from cohort_builder.scope.store import ReportStore
-from cohort_builder.sieve import SelectedIndex, Sieve
 from nlp.types import Report
 
 KEY = b"\x07" * 32

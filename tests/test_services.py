@@ -21,11 +21,11 @@ import pytest
 import requests
 
 from cohort_builder import BuildConfig, build_cohort, index_export, read_annotations
+from cohort_builder.cases.selection import Selection
 from cohort_builder.demo import generate_hospital
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs.index import Index, Instance, open_index
 from cohort_builder.pacs.objects import fetch, open_object
-from cohort_builder.selection import Selection
 
 ORTHANC = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PLUGIN = next(

@@ -26,9 +26,9 @@ from cohort_builder.worker import ShardTask, build_shard
 from segmentation.types import Mask, Prompt, SegmentationFailure, SegmentationJob
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.sieve import Sieve
     from cohort_builder.config import BuildConfig
     from cohort_builder.engines import Engines
-    from cohort_builder.sieve import Sieve
     from segmentation.types import Segmenter
 
 _MOST_PATIENTS, _MOST_SECONDS = 8, 20.0

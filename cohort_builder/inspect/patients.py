@@ -27,9 +27,9 @@ from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
     from cohort_builder.anatomy.locators import AnatomyLocator
+    from cohort_builder.cases.sieve import Sieve
     from cohort_builder.pacs.index import Index
     from cohort_builder.pacs.instances import Instance
-    from cohort_builder.sieve import Sieve
     from nlp.findings import Extractor
     from segmentation.types import Prompt
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cohort_builder.cases.selection import Selection
 from cohort_builder.config import BuildConfig
 from cohort_builder.engines import Engines
 from cohort_builder.errors import CohortError, ConfigError, SetupError
@@ -27,7 +28,6 @@ from cohort_builder.progress import Progress
 from cohort_builder.prompting import EVERY_PROMPT
 from cohort_builder.scope.joining import studies_without_report
 from cohort_builder.scope.store import ReportStore
-from cohort_builder.selection import Selection
 from cohort_builder.types import Skip
 from nlp import EXTRACTORS
 from nlp.types import ReportError

@@ -26,9 +26,9 @@ from cohort_builder.pacs.updating import require_dicom, settle, update
 from cohort_builder.types import Skip
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.selection import Selection
     from cohort_builder.pacs.instances import StudyHeader
     from cohort_builder.pacs.sources import Source
-    from cohort_builder.selection import Selection
 
 __all__ = ["Index", "Instance", "Study", "index_export", "open_index"]
 

@@ -21,8 +21,8 @@ from cohort_builder.types import Skip
 from nlp.types import Report
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.sieve import Sieve
     from cohort_builder.pacs.index import Index
-    from cohort_builder.sieve import Sieve
 
 
 class JoinKey(StrEnum):

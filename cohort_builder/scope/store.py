@@ -30,9 +30,9 @@ from cohort_builder.types import Skip
 from nlp.types import Report
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.sieve import Sieve
     from cohort_builder.pacs.forgetting import Forgotten
     from cohort_builder.privacy.pseudonyms import Pseudonyms
-    from cohort_builder.sieve import Sieve
 
 _APPLICATION_ID = 0x434F4852
 _TEMPORARY = ".tmp-reports-"

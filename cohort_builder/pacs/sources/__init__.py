@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 from cohort_builder.errors import PacsError, SetupError
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.selection import Selection
     from cohort_builder.pacs.headers import Header
-    from cohort_builder.selection import Selection
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # one letter: a drive
 _KINDS = "a folder, a zip, a DICOMDIR, dicomweb+https://host/path, or dimse://AET@host:port"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cohort_builder.pacs.forgetting import Spellings
 
 if TYPE_CHECKING:
-    from cohort_builder.selection import Selection
+    from cohort_builder.cases.selection import Selection
 
 IMAGES = ("CT",)
 ANNOTATIONS = ("PR", "SR")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cohort_builder.criteria import ORDER, Criteria, Criterion, LeftOut, accession_key, slices_of
+from cohort_builder.cases.criteria import ORDER, Criteria, Criterion, LeftOut, accession_key, slices_of
 from cohort_builder.errors import ConfigError
 from cohort_builder.pacs.forgetting import Forgotten
 from cohort_builder.pacs.index import Index
@@ -21,9 +21,9 @@ from cohort_builder.types import Annotation, Skip
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cohort_builder.cases.selection import Selection
     from cohort_builder.pacs.index import Study
     from cohort_builder.pacs.instances import Instance
-    from cohort_builder.selection import Selection
 
 NOT_SELECTED = "not_selected"
 

@@ -1,6 +1,6 @@
 """Which cases of an export go into a cohort: one frozen object, readable from TOML and from the command line.
 
-What the criteria do to an export stands in ``cohort_builder.sieve``; docs/selecting.md explains them to users.
+What the criteria do to an export stands in ``cohort_builder.cases.sieve``; docs/selecting.md explains them to users.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cohort_builder.errors import ConfigError
 from nlp.sources.column_names import fields_of
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.sieve import Sieve
     from cohort_builder.pacs.index import Index
-    from cohort_builder.sieve import Sieve
 
 Contrast = Literal["any", "with", "without"]
 Sex = Literal["any", "F", "M", "O"]
@@ -154,7 +154,7 @@ class Selection:
             A list cannot be read, or nothing is left.
 
         """
-        from cohort_builder.sieve import make_sieve
+        from cohort_builder.cases.sieve import make_sieve
 
         return make_sieve(self.read(), index)
 

@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cohort_builder.cases.selection import Selection
     from cohort_builder.pacs.index import Study
     from cohort_builder.pacs.instances import Instance
-    from cohort_builder.selection import Selection
 
 
 class Criterion(StrEnum):
