@@ -20,7 +20,7 @@ RULES = {
     "arrow:shaft_and_two_barbs": (0.85, "three lines that meet in one point"),
     "arrow:one_polyline": (0.9, "one stroke that runs through the tip and both barbs"),
     "arrow:compound_rendered": (0.95, "said to be an arrow, and drawn as one"),
-    "arrow:compound": (0.5, "said to be an arrow, but which end is the head is a writer's habit"),
+    "arrow:compound": (0.3, "said to be an arrow, but writers differ in which end is the head: never segmented from"),
     "ellipse": (0.8, "drawn round something; also used to read out densities"),
     "ellipse:circle": (0.75, "the same; whether it fits the thing is less sure"),
     "ellipse:compound": (0.8, "as a simple ellipse"),
