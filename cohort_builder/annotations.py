@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cohort_builder.gsps.reader import read_state
 from cohort_builder.gsps.units import PixelOrigin
-from cohort_builder.pacs.bombs import is_bomb
+from cohort_builder.pacs.bombs import Patience, is_bomb
 from cohort_builder.pacs.elements import READ_ERRORS, is_truncated, quietly, text
 from cohort_builder.pacs.headers import Instance
 from cohort_builder.pacs.objects import open_object
@@ -84,13 +84,14 @@ def deduplicate(annotations: Iterable[Annotation]) -> tuple[list[Annotation], li
     """
     annotations = list(annotations)
     kept: dict[tuple[object, ...], list[Annotation]] = defaultdict(list)
-    gone: set[int] = set()
+    instead: dict[int, Annotation] = {}
     for i in sorted(range(len(annotations)), key=lambda i: _age(annotations[i]), reverse=True):
         annotation = annotations[i]
         place = _middle(annotation)
         around = [_cell(annotation, place, dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
-        if any(_is_same(annotation, other) for cell in around for other in kept.get(cell, ())):
-            gone.add(i)
+        same = next((other for cell in around for other in kept.get(cell, ()) if _is_same(annotation, other)), None)
+        if same is not None:
+            instead[i] = same
         else:
             kept[_cell(annotation, place, 0, 0)].append(annotation)
     skips = [
@@ -98,13 +99,19 @@ def deduplicate(annotations: Iterable[Annotation]) -> tuple[list[Annotation], li
             "annotations",
             annotation.annotation_id,
             "superseded",
-            "the same annotation stands in a newer object",
+            f"the same annotation is kept from {_whence(annotation, instead[i])}",
             private={"sop_instance_uid": annotation.source.sop_instance_uid, "item": annotation.source.item},
         )
         for i, annotation in enumerate(annotations)
-        if i in gone
+        if i in instead
     ]
-    return [annotation for i, annotation in enumerate(annotations) if i not in gone], skips
+    return [annotation for i, annotation in enumerate(annotations) if i not in instead], skips
+
+
+def _whence(gone: Annotation, kept: Annotation) -> str:
+    if gone.source.sop_instance_uid == kept.source.sop_instance_uid:
+        return "another item of this object"
+    return "another object of the same time" if gone.drawn_at == kept.drawn_at else "a newer object"
 
 
 def _middle(annotation: Annotation) -> Point2D:
@@ -127,8 +134,14 @@ def _is_same(one: Annotation, other: Annotation) -> bool:
         return _coincide(a, forward) or _coincide(a, forward[:1] + forward[:0:-1])
     if one.kind in {AnnotationKind.ARROW, AnnotationKind.POINTER}:
         return _coincide(a, b)
-    axes = range(0, len(a), 2)
-    return all(_coincide(a[i : i + 2], b[i : i + 2]) or _coincide(a[i : i + 2], b[i : i + 2][::-1]) for i in axes)
+    either_axis_first = (b, b[2:] + b[:2])  # of two that are as long as each other
+    return any(
+        all(
+            _coincide(a[i : i + 2], c[i : i + 2]) or _coincide(a[i : i + 2], c[i : i + 2][::-1])
+            for i in range(0, len(a), 2)
+        )
+        for c in either_axis_first
+    )
 
 
 def _coincide(a: tuple[Point2D, ...], b: tuple[Point2D, ...]) -> bool:
@@ -148,7 +161,7 @@ def _load(source: str | Path | Instance, private: Mapping[str, str]) -> Dataset 
         if len(content) > _MOST_BYTES or is_bomb(BytesIO(content), most_items=_MOST_ITEMS, most_inflated=_MOST_BYTES):
             reason, detail = "too_large", "larger, or of more sequence items, than what a reader draws in one object"
         else:
-            ds = pydicom.dcmread(BytesIO(content), force=True)
+            ds = pydicom.dcmread(Patience(BytesIO(content)), force=True)
             if not is_truncated(ds):
                 return ds
             reason, detail = "truncated", "the file ends in the middle; export it again"

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cohort_builder.errors import ConfigError, PacsError
+from cohort_builder.errors import ConfigError
 
 TEMPORARY = ".tmp-"
 """How the names of half written files begin."""
@@ -20,25 +20,6 @@ def versions() -> dict[str, str]:
     """Version of everything that decides about content."""
     names = ("cohort-builder", "numpy", "scipy", "pydicom", "highdicom", "pyarrow", "datasets", "nibabel", "spacy")
     return {name: metadata.version(name) for name in names}
-
-
-def stamp(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change of a file.
-
-    Raises
-    ------
-    PacsError
-        It is no longer there.
-
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise PacsError(
-            f"a file of the export was there and cannot be reached now ({type(error).__name__}); run again when the "
-            "export is complete and at rest"
-        ) from error
-    return path.name, status.st_size, status.st_mtime_ns
 
 
 def identity(component: object, options: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -87,11 +68,6 @@ def make_folders(out: Path, private: Path) -> None:
         raise ConfigError(
             f"out= cannot be made or written to ({type(error).__name__}); give a folder of your own"
         ) from error
-
-
-def is_address(pacs_export: str | Path) -> bool:
-    """Whether an export is a server, and no folder or file."""
-    return isinstance(pacs_export, str) and "://" in pacs_export
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from shutil import rmtree
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from cohort_builder.bookkeeping import is_address, make_folders, versions, write_atomically, write_lines
+from cohort_builder.bookkeeping import make_folders, versions, write_atomically, write_lines
 from cohort_builder.cases.removal import remove_leftovers, who_is_gone
 from cohort_builder.cases.selection import Selection
 from cohort_builder.cases.sieve import Sieve, nothing_left
@@ -31,6 +31,7 @@ from cohort_builder.engines import Engines, release
 from cohort_builder.errors import CohortError, ConfigError
 from cohort_builder.executors import load_executor
 from cohort_builder.pacs.index import index_export
+from cohort_builder.pacs.sources import is_address
 from cohort_builder.planning import plan_patients
 from cohort_builder.privacy.pseudonyms import Key, Pseudonyms, load_key
 from cohort_builder.progress import LesionCount, Progress

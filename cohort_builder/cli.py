@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -163,6 +164,11 @@ def _inspect(options: argparse.Namespace) -> int:
     from cohort_builder.bookkeeping import write_atomically
     from cohort_builder.inspect import inspect_export
 
+    to_machine = options.json == Path("-")
+    for path in (None if to_machine else options.json, options.html):
+        # Before an hour of work, not behind it.
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK)):
+            raise ConfigError(f"{path} cannot be written: give a file in a folder that is there and may be written to")
     inspection = inspect_export(
         options.pacs_export,
         options.reports or None,
@@ -177,7 +183,6 @@ def _inspect(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     counts = json.dumps(inspection.as_dict(), indent=1)
-    to_machine = options.json == Path("-")
     print(counts if to_machine else inspection.summary())
     wanted = {} if options.json is None or to_machine else {options.json: counts + "\n"}
     if options.html is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import tomllib
 from dataclasses import replace
 from datetime import date
@@ -18,6 +19,7 @@ SELECT_EXAMPLE = "--from 2015-01-01 --body-part CHEST --slice-thickness 0.5:3 --
 
 def add_select_options(parser: argparse.ArgumentParser) -> None:
     """Add the criteria of ``Selection`` and the choice of series; what is given counts instead of the configuration."""
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # noqa: SLF001 - that -1:3 is a value, and refused as one
     group = parser.add_argument_group(
         "which cases", "instead of what [select] of the configuration says (docs/selecting.md)"
     )
@@ -70,8 +72,8 @@ def _range(text: str) -> tuple[float, float]:
         found = (float(least or 0), float(greatest or inf))
     except ValueError:
         found = (1.0, 0.0)
-    if not colon or not 0 <= found[0] <= found[1]:
-        raise argparse.ArgumentTypeError(f"must be MIN:MAX, MIN: or :MAX, got {text!r}")
+    if not colon or not (least or greatest) or not 0 <= found[0] <= found[1]:
+        raise argparse.ArgumentTypeError(f"must be MIN:MAX, MIN: or :MAX, from 0, got {text!r}")
     return found
 
 

@@ -87,6 +87,7 @@ class Cohort:
         lines += [f"  {name.replace('_', ' '):<20}{counts[name]:>8}" for name in stages if name in counts]
         groups = (
             ("Left out by the selection", "not_selected_"),
+            ("Patient IDs of the opt-out list", "opt_out_ids_"),
             ("Phrases of the reports", "phrases_"),
             ("Quality", "tier_"),
             ("Links to review", "reviews_"),

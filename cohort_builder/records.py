@@ -309,6 +309,7 @@ def _target_facts(lesion: SegmentedLesion) -> dict[str, object]:
         "segmented_kernel": lesion.kernels[1],
         "correlation": _rounded(origin.agreement.correlation),
         "difference_hu": _rounded(origin.agreement.difference_hu),
+        "inside_hu": _rounded(origin.agreement.inside_hu),
     }
 
 

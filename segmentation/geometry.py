@@ -11,6 +11,7 @@ Three conventions meet here (see docs/coordinates.md):
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import hypot
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,7 +66,7 @@ def slice_affine(
     if (spacing <= 0).any():
         raise GeometryError(f"PixelSpacing must be positive, got {tuple(spacing)}")
     along_row, along_column = orientation[:3], orientation[3:]
-    if max(abs(np.linalg.norm(along_row) - 1), abs(np.linalg.norm(along_column) - 1)) > _COSINE_ROUNDING:
+    if max(abs(hypot(*along_row) - 1), abs(hypot(*along_column) - 1)) > _COSINE_ROUNDING:
         raise GeometryError("ImageOrientationPatient must hold two unit vectors")
     if abs(float(along_row @ along_column)) > _COSINE_ROUNDING:
         raise GeometryError("ImageOrientationPatient must hold two perpendicular vectors")

@@ -15,6 +15,8 @@ from segmentation.types import Bidimensional, Box, GeometryError, Segment
 
 BoolArray = NDArray[np.bool_]
 
+_FEW = 32  # all pairs of these are compared sooner than their hull is found
+
 
 def fill_outline(points: ArrayLike, shape: tuple[int, int]) -> BoolArray:
     """Pixels of a slice of (rows, columns) ``shape`` whose centres lie inside a closed outline.
@@ -96,15 +98,36 @@ def axes_of_outline(points: ArrayLike, slice_index: int, spacing_mm: Sequence[fl
 
 
 def farthest_pair(points: FloatArray) -> FloatArray:
-    """Find the two of (n, d) points that lie farthest apart, the first such pair: (2, d)."""
+    """Find the two of (n, 2) points, or of (n, 3) points in one plane, that lie farthest apart, in their order: (2, d).
+
+    Of several such pairs it is the first. They are corners of the convex hull, so that only these are compared.
+    """
+    points = points[_hull(points)] if len(points) > _FEW else points
     best, found = -1.0, (0, 0)
-    for i in range(len(points)):  # not all pairs at once: free-hand outlines have thousands of vertices
+    for i in range(len(points)):
         apart = np.linalg.norm(points[i:] - points[i], axis=1)
         j = int(apart.argmax())
         if apart[j] > best:
             best, found = float(apart[j]), (i, i + j)
     result: FloatArray = points[list(found)]
     return result
+
+
+def _hull(points: FloatArray) -> list[int]:
+    """Corners of the convex hull of points in one plane, in the order of the points (Andrew's monotone chain)."""
+    middle = points - points.mean(axis=0)
+    flat = middle if points.shape[1] == 2 else middle @ np.linalg.svd(middle, full_matrices=False)[2][:2].T
+    at = [complex(x, y) for x, y in flat.tolist()]
+    order = np.lexsort((flat[:, 1], flat[:, 0])).tolist()
+    corners: set[int] = set()
+    for way in (order, order[::-1]):
+        side: list[int] = []
+        for i in way:
+            while len(side) > 1 and ((at[side[-1]] - at[side[-2]]).conjugate() * (at[i] - at[side[-1]])).imag <= 0:
+                side.pop()
+            side.append(i)
+        corners.update(side)
+    return sorted(corners)
 
 
 def _pair(one: FloatArray, other: FloatArray, slice_index: int, spacing_mm: Sequence[float]) -> Bidimensional:

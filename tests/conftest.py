@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,7 @@ DEMO_PATIENTS, DEMO_SEED = 5, 3
 def pytest_configure() -> None:
     """Before anything is imported: no hub, and no cache or key of the developer's."""
     own = Path(tempfile.mkdtemp(prefix="cohort-tests-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(own / "huggingface"),

@@ -374,7 +374,7 @@ def cases_of(hospital: Hospital, cohort: Cohort) -> Callable[[str], str]:
     }
     index = cohort.path / "private" / "index.sqlite"
     with sqlite3.connect(f"file:{index}?mode=ro", uri=True) as connection:
-        for path, sop, series in connection.execute("SELECT path, sop, series FROM files WHERE sop IS NOT NULL"):
+        for path, sop, series in connection.execute("SELECT name, sop, series FROM objects"):
             owners |= dict.fromkeys((sop, series), os.fsdecode(path).split("/")[0])
     return lambda text: owners.get(text) or owners[text.split("/")[0]]
 

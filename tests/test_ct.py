@@ -144,7 +144,10 @@ def test_two_slices_beside_a_gap_are_no_volume(tmp_path):
 @given(st.sets(st.integers(0, 30), min_size=2), st.sampled_from([0.6, 1.0, 2.5]))
 def test_every_stack_is_regular_and_no_slice_is_in_two(kept, step):
     template = _template()
-    made = [replace(template, sop_instance_uid=f"1.2.{i}", image_position=(0.0, 0.0, i * step)) for i in sorted(kept)]
+    made = [
+        replace(template, sop_instance_uid=f"1.2.{i}", image_position=(0.0, 0.0, i * step), slice_thickness_mm=step)
+        for i in sorted(kept)
+    ]
     stacks, skips = split_series(made)
     used = [i.sop_instance_uid for s in stacks for i in s.instances]
     assert len(used) == len(set(used))
@@ -233,6 +236,118 @@ def test_consecutive_acquisitions_stay_one_stack(tmp_path):
     for i, ds in enumerate(datasets):
         ds.AcquisitionNumber = 1 + i // 2
     assert summary(*split(datasets, tmp_path)) == ([8], [])
+
+
+def _half_a_step_on(change) -> list[pydicom.Dataset]:
+    """Two phases of 10 slices every 5 mm, the second 2.5 mm on and of 77 HU; ``change(ds, phase, i)`` sets them apart."""
+    made = []
+    for phase, value in enumerate((40.0, 77.0)):
+        positions = [(-22, -25, 5 * i + 2.5 * phase) for i in range(10)]
+        images = ct_series(positions=positions, voxels=np.full((10, 64, 64), value))
+        for i, ds in enumerate(images):
+            change(ds, phase, i)
+        made += images
+    return made
+
+
+def _timed(seconds):
+    def change(ds, phase, i):
+        minutes, rest = divmod(15 * 60 + seconds(phase, i), 60)
+        ds.AcquisitionTime = ds.ContentTime = f"10{minutes:02.0f}{rest:09.6f}"
+
+    return change
+
+
+INTERLEAVED = {
+    "one time a phase": _timed(lambda phase, _: 40 * phase),
+    "one time a slice": _timed(lambda phase, i: 40 * phase + 0.4 * i),
+    "one time a slice, scanned back": _timed(lambda phase, i: 40 * phase + 0.4 * (9 - i if phase else i)),
+    "two slices a rotation": _timed(lambda phase, i: 40 * phase + 3 * (i // 2)),
+    "contrast": lambda ds, phase, _: phase and setattr(ds, "ContrastBolusAgent", "given"),
+    "image type": lambda ds, phase, _: setattr(ds, "ImageType", ["ORIGINAL", "PRIMARY", "AXIAL", f"E{phase}"]),
+    "content time": lambda ds, phase, _: setattr(ds, "ContentTime", f"10150{4 * phase}"),
+}
+
+
+@pytest.mark.parametrize("name", INTERLEAVED)
+def test_phases_half_a_step_apart_are_not_one_fine_stack(tmp_path, name):
+    stacks, skips = split(_half_a_step_on(INTERLEAVED[name]), tmp_path)
+    assert summary(stacks, skips) == ([10, 10], [])
+    assert sorted(set(np.unique(load_stack(s).voxels).tolist()) for s in stacks) in ([{40}, {77}], [{77}, {40}])
+    assert {round(float(np.linalg.norm(s.affine[:3, 0])), 6) for s in stacks} == {5.0}
+
+
+def test_slices_of_passes_that_nothing_tells_apart_are_refused(tmp_path):
+    times = np.random.default_rng(0).permutation(20) * 7
+    images = _half_a_step_on(_timed(lambda phase, i: int(times[10 * phase + i])))
+    assert summary(*split(images, tmp_path)) == ([], ["interleaved_passes"])
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        lambda i: 0.4 * i,
+        lambda i: 60 - 3 * i,  # slice by slice, from the top
+        lambda i: 4 * (i // 2),  # step and shoot: pairs share a time
+        lambda i: 20 * (i // 8),  # slabs, a breath between them
+        lambda i: 0.4 * i + (-1) ** i,  # gated: now this beat, now that
+        lambda i: 45 if i == 9 else 0.4 * i,  # one slice taken again
+    ],
+)
+def test_the_times_of_one_pass_leave_one_stack(tmp_path, at):
+    images = ct_series(20)
+    for i, ds in enumerate(images):
+        _timed(lambda _, i: at(i))(ds, 0, i)
+        ds.ContentTime = f"1200{17 * i % 20:02d}"  # reconstructed in any order
+    assert summary(*split(images, tmp_path)) == ([20], [])
+
+
+def test_one_pass_over_midnight_is_one_stack(tmp_path):
+    images = ct_series(8)
+    for i, ds in enumerate(images):
+        ds.AcquisitionTime = f"2359{44 + 4 * i:02d}" if i < 4 else f"0000{4 * (i - 4):02d}"
+    assert summary(*split(images, tmp_path)) == ([8], [])
+
+
+def test_two_acquisitions_with_two_kernels_are_four_stacks(tmp_path):
+    images = []
+    for number in (1, 2):
+        for kernel, value in (("B30", 40.0), ("B60", 41.0)):
+            voxels = np.full((5, 64, 64), value + 10 * number)
+            images += ct_series(5, acquisition_number=number, kernel=kernel, voxels=voxels)
+    for i, ds in enumerate(images):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid("of four", i)
+    stacks, skips = split(images, tmp_path)
+    assert summary(stacks, skips) == ([5, 5, 5, 5], [])
+    assert sorted(np.unique(load_stack(s).voxels).tolist() for s in stacks) == [[50], [51], [60], [61]]
+    assert {s.flags for s in stacks} == {("split_by_acquisition_number", "split_by_convolution_kernel")}
+
+
+def test_spectral_images_that_differ_in_image_type_alone_are_told_apart(tmp_path):
+    images = []
+    for kind, value in (("MONO", 40.0), ("VNC", 30.0)):
+        images += ct_series(
+            5, image_type=("DERIVED", "PRIMARY", "AXIAL", kind), voxels=np.full((5, 64, 64), value)
+        )  # fmt: skip
+    for i, ds in enumerate(images):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid("spectral", i)
+    stacks, skips = split(images, tmp_path)
+    assert summary(stacks, skips) == ([5, 5], [])
+    assert sorted(np.unique(load_stack(s).voxels).tolist() for s in stacks) == [[30], [40]]
+
+
+@pytest.mark.parametrize("step", [1.25, 1.5, 2.4])
+def test_positions_written_in_whole_millimetres_are_no_shorter_steps(tmp_path, step):
+    images = ct_series(24, step_mm=step, positions=[(0, 0, np.round(step * i)) for i in range(24)], shape=(8, 8))
+    stacks, skips = split(images, tmp_path)
+    assert stacks == []
+    assert {s.reason for s in skips} >= {"rounded_positions"}
+
+
+def test_missing_slices_at_whole_millimetres_are_missing_slices(tmp_path):
+    heights = [h for h in range(24) if h not in {6, 13}]
+    images = ct_series(step_mm=1.0, positions=[(0, 0, h) for h in heights], shape=(8, 8))
+    assert summary(*split(images, tmp_path)) == ([10, 6, 6], ["irregular_spacing"])
 
 
 def test_repeated_positions_that_nothing_explains_are_refused(tmp_path):

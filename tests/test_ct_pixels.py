@@ -318,7 +318,7 @@ def test_another_object_in_the_place_of_the_indexed_one_is_refused(tmp_path, nam
     [
         {"ImageComments": "a" * 500},
         {"SeriesDescription": "another"},
-        {"PixelRepresentation": 1, "RescaleIntercept": 0},
+        {"PixelRepresentation": 1},
         {"BitsStored": 16, "HighBit": 15},
     ],
     ids=lambda change: next(iter(change)),
@@ -332,6 +332,29 @@ def test_an_object_that_was_written_again_is_read_as_it_now_is(tmp_path, change)
         setattr(ds, keyword, value)
     ds.save_as(path)
     np.testing.assert_array_equal(read_hounsfield(known), np.maximum(ds.pixel_array.astype(int) - 1024, -1024))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"RescaleIntercept": -500},
+        {"RescaleSlope": 2},
+        {"ImagePositionPatient": [0, 0, 999]},
+        {"PixelSpacing": [0.5, 0.5]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_object_with_another_geometry_or_rescale_is_not_the_indexed_one(tmp_path, change):
+    """As one that a server replaced under its UID: the index knows no place of its pixels, nor size and time."""
+    path = files(tmp_path, "explicit little endian")[0]
+    known = replace(image(path), pixel_offset=None, pixel_length=None)
+    read_hounsfield(known)
+    ds = pydicom.dcmread(path)
+    for keyword, value in change.items():
+        setattr(ds, keyword, value)
+    ds.save_as(path)
+    with pytest.raises(GeometryError, match="changed since it was indexed"):
+        read_hounsfield(known)
 
 
 _DONOR: list[tuple[bytes, Instance, np.ndarray]] = []

@@ -37,7 +37,14 @@ ROOT = Path(__file__).parent.parent
 
 def faults_of(folder: Path, *, timeout: float) -> list[dict[str, object]]:
     """What the child process found wrong with the files of a folder."""
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "fuzz_worker.py"), str(folder), str(LIMIT_MB)]
+    command = [
+        sys.executable,
+        "-W",
+        "error::RuntimeWarning",
+        str(ROOT / "tests" / "fuzz_worker.py"),
+        str(folder),
+        str(LIMIT_MB),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     out = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
     lines = [json.loads(text) for text in out.stdout.splitlines()]
@@ -73,8 +80,9 @@ def test_a_thousand_damaged_files(tmp_path):
 @pytest.mark.parametrize("seed", range(10, 16))
 def test_many_damaged_files_of_a_hospital(tmp_path, demo, seed):
     """Six times a thousand, with the demo's objects among what is damaged."""
-    objects = [path.read_bytes() for path in sorted((demo / "pacs").rglob("*")) if path.is_file()]
-    damage(tmp_path / "files", 1000, seed, objects[:: max(1, len(objects) // 40)])
+    paths = [path for path in sorted((demo / "hospital" / "pacs_export").rglob("*")) if path.is_file()]
+    objects = [path.read_bytes() for path in random.Random(seed).sample(paths, 60)]
+    damage(tmp_path / "files", 1000, seed, objects)
     assert faults_of(tmp_path / "files", timeout=3000) == []
 
 
@@ -230,7 +238,7 @@ def test_files_that_change_while_they_are_read(tmp_path):
                 annotations, skips = read_annotations(path)
                 assert annotations or skips
             with contextlib.suppress(GeometryError):
-                assert load_volume(paths[:3]).voxels.shape == (3, 16, 16)
+                assert load_volume(paths[:3]).voxels.shape[1:] == (16, 16)
             with contextlib.suppress(ReportError):
                 list(read_reports([paths[-1]], on_error=lambda _error, _row: None))
     finally:

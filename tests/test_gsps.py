@@ -230,7 +230,13 @@ def test_rotation_flip_and_displayed_area_do_not_move_pixel_graphics():
         ("L: 12.5 mm\r\nS: 8 mm", (12.5, 8)),
         ("D=14.2mm", (14.2,)),
         ("Länge 4,5 cm", (45,)),
-        ("12 mm (prev. 9 mm)", (12, 9)),
+        ("12 mm (prev. 9 mm)", (12,)),
+        ("9 mm -> 12 mm", (12,)),
+        ("Ø37.1mm", (37.1,)),
+        ("+37.1 mm", (37.1,)),
+        ("12 mm ± 1 mm", (12,)),
+        ("12+3 mm", ()),
+        ("1,234.5 mm", ()),  # longer than anybody
         ("", ()),
         ("lesion 3", ()),
         ("45 HU", ()),
@@ -269,9 +275,9 @@ def test_a_text_in_an_item_of_its_own_goes_to_what_is_clearly_nearest():
         on(CT[1], line((10, 10), (30, 10))), on(CT[1], line((10, 40), (30, 40))), on(CT[1], between)
     )
     assert [a.stated_mm for a in annotations] == [(), ()]
-    assert [s.reason for s in skips] == ["text_only"]
+    assert [s.reason for s in skips] == ["value_only"]
     annotations, skips = read(on(CT[1], line((10, 10), (30, 10))), on(CT[2], near))
-    assert (annotations[0].stated_mm, [s.reason for s in skips]) == ((), ["text_only"])
+    assert (annotations[0].stated_mm, [s.reason for s in skips]) == ((), ["value_only"])
 
 
 def test_a_text_that_points_is_a_pointer():
@@ -305,7 +311,7 @@ def test_every_other_encoding_is_refused_by_name(reason, drawing):
 
 def test_lines_that_are_no_diameters_are_refused():
     cobb = line((10, 10), (40, 12)), line((26, 2), (24, 30))
-    assert drawn(*cobb, Text("87.1°", anchor=(42, 12))) == ([], ["angle", "angle", "text_only"])
+    assert drawn(*cobb, Text("87.1°", anchor=(42, 12))) == ([], ["angle"])
     assert drawn(line((10, 30), (50, 30)), line((30, 30), (30, 50))) == ([], ["perpendicular"])
     ruler = [line((10 + 8 * i, 28), (10 + 8 * i, 32)) for i in range(6)]
     assert drawn(line((10, 30), (50, 30)), *ruler) == ([], ["calibration_ruler"])
@@ -389,7 +395,7 @@ def test_a_state_without_graphics_is_said():
 
 def test_skips_and_annotations_name_nobody(tmp_path):
     items = [
-        on(CT[1], Text("Muster Erika", anchor=(9, 9), visible=True), polyline(*SQUARE[:4])),
+        on(CT[1], Text("Muster Erika", anchor=(9, 9), visible=True), polyline((30, 30), (50, 30), (50, 40), (30, 40))),
         on(CT[1], line((1, 1), (9, 9))),
     ]
     (path,) = write([gsps(items)], tmp_path / "Muster")

@@ -162,6 +162,7 @@ SAME = {
     "line, other end first": (AnnotationKind.LINE, (A, B), (B, A)),
     "pair, ends of one axis swapped": (AnnotationKind.BIDIMENSIONAL, AXES, (A, B, AXES[3], AXES[2])),
     "ellipse": (AnnotationKind.ELLIPSE, AXES, (B, A, AXES[3], AXES[2])),
+    "pair, of two equal axes the other first": (AnnotationKind.BIDIMENSIONAL, AXES, AXES[2:] + AXES[:2]),
     "box, another corner first": (AnnotationKind.BOX, RING, RING[2:] + RING[:2]),
     "outline, the other way round": (AnnotationKind.OUTLINE, RING, RING[1::-1] + RING[:1:-1]),
     "pointer": (AnnotationKind.POINTER, (A,), (A,)),
@@ -206,6 +207,16 @@ def test_several_states_of_one_study_saved_again_and_again():
     kept, skips = deduplicate(read_all)
     assert [found.points for found in kept] == [(A, (20, 40)), (A, (21, 40)), (A, B), (A, (22, 40))]
     assert [skip.reason for skip in skips] == ["superseded", "superseded"]
+
+
+def test_it_is_said_from_where_the_same_thing_is_kept():
+    def detail(*annotations):
+        return [skip.detail.rpartition(" from ")[2] for skip in deduplicate(annotations)[1]]
+
+    first, later = made(AnnotationKind.LINE, (A, B)), made(AnnotationKind.LINE, (A, B), minutes=5)
+    assert detail(first, later) == ["a newer object"]
+    assert detail(first, made(AnnotationKind.LINE, (A, B), name="again")) == ["another item of this object"]
+    assert detail(first, replace(later, drawn_at=first.drawn_at)) == ["another object of the same time"]
 
 
 def test_many_annotations_are_deduplicated():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from dicom import ct_series, gsps, line, on, write
+from filelock import FileLock
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, Inspection, PacsError, inspect_export, open_cohort
 from cohort_builder.audit.search import find_leaks
@@ -183,6 +186,35 @@ def test_it_says_why_most_reports_are_unusable(tmp_path: Path) -> None:
     assert detail.startswith("the row has 1 fields, the header 3")
     assert f"\n    {detail}" in found.summary()
     assert "Quorvash" not in found.summary()
+
+
+def test_what_a_killed_inspection_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, running, fresh, other = (
+        tmp_path / f"{name}-x" for name in ("cohort-inspect-a", "cohort-inspect-b", "cohort-inspect-c", "other")
+    )
+    for folder in (killed, running, fresh, other):
+        folder.mkdir()
+        (folder / "in-use.lock").touch()
+        (folder / "index.sqlite").write_text("Quorvash")
+    (tmp_path / "cohort-inspect-link").symlink_to(other)
+    for folder in (killed, running, other):
+        os.utime(folder, (0, 0))
+    write(ct_series(2), tmp_path / "pacs")
+    with FileLock(running / "in-use.lock"):
+        inspect_export(tmp_path / "pacs", estimate=False, progress=False)
+        assert sorted(path.name for path in tmp_path.glob("*-*")) == [
+            "cohort-inspect-b-x",
+            "cohort-inspect-c-x",
+            "cohort-inspect-link",
+            "other-x",
+        ]
+    assert (other / "index.sqlite").is_file()
+
+
+def test_linkable_is_said_to_mean_something_else_than_in_the_score(inspection: Inspection) -> None:
+    for said in (inspection.summary(), inspection.html()):
+        assert "what was never drawn itself counts, too. The score of cohort demo knows" in said
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pydicom.uid import UID
 from cohort_builder import BuildConfig, ConfigError, Inspection, inspect_export
 from cohort_builder.cli import main
 from cohort_builder.inspect.drawings import median_of
-from cohort_builder.inspect.writers import WITHHELD, WriterNames
+from cohort_builder.inspect.writers import OTHER_MAKER, WITHHELD, WriterNames
 from nlp.types import Report
 
 HEVC = UID("1.2.840.10008.1.2.4.107")
@@ -66,13 +66,13 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = ct_series(12, study=study(1))
     tenth = lambda mm: f"{mm:.1f} mm"  # noqa: E731
     states = [
-        drawn_by("Pixelworks", "Whole", "2.1", first, lines_of(12, "whole"), number=1, text=tenth),
+        drawn_by("Philips", "Whole", "2.1", first, lines_of(12, "whole"), number=1, text=tenth),
         drawn_by(
-            "Pixelworks", "Half", "2.2", first, lines_of(12, "half", 1), number=2, text=lambda mm: f"{mm / 2:.1f} mm"
+            "Philips", "Half", "2.2", first, lines_of(12, "half", 1), number=2, text=lambda mm: f"{mm / 2:.1f} mm"
         ),
-        drawn_by("Pixelworks", "Fine", "2.3", first, lines_of(60, "sub_pixel", 2), number=3),
-        drawn_by("Pixelworks", "Mixed", "2.4", first, lines_of(30, "mixed", 3), number=4),
-        drawn_by("Pixelworks", "Rare", "2.5", first, lines_of(2, "whole", 4), number=5),
+        drawn_by("Philips", "Fine", "2.3", first, lines_of(60, "sub_pixel", 2), number=3),
+        drawn_by("Philips", "Mixed", "2.4", first, lines_of(30, "mixed", 3), number=4),
+        drawn_by("Philips", "Rare", "2.5", first, lines_of(2, "whole", 4), number=5),
     ]
     write([*first, *states], root / "one")
     gap = ct_series(
@@ -105,10 +105,10 @@ def test_the_habit_of_every_writer_is_told(found: Inspection) -> None:
         "Mixed": "mixed",
         "Rare": "too_few",
     }
-    whole = habits["Pixelworks Whole 2.1"]
+    whole = habits["Philips Whole 2.1"]
     assert (whole.coordinates, whole.whole, whole.half, whole.histogram[0]) == (48, 48, 0, 48)
-    assert habits["Pixelworks Half 2.2"].histogram[10] == 48
-    assert sum(habits["Pixelworks Fine 2.3"].histogram) == 240
+    assert habits["Philips Half 2.2"].histogram[10] == 48
+    assert sum(habits["Philips Fine 2.3"].histogram) == 240
     assert "pixel_origin" in found.summary()
 
 
@@ -215,6 +215,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
         ds.Manufacturer = f"{SECRETS[i]} Works"
         ds.SeriesInstanceUID = uid("planted", i // 2)
     other = ct_series(4, study=study(8))
+    for ds in other[:2]:
+        ds.Manufacturer = "Philips Imaging"
     lesion = on(other[1], line((10.0, 30.0), (30.0, 30.0)), Text("14.0 mm Xylander MRN0815471", anchor=(31.0, 30.0)))
     state = gsps([lesion], layer="XYLANDER", layer_description="Zelnikova Quorvash", creator="Xylander^Otto")
     state.ContentLabel = "XYLANDER"
@@ -241,13 +243,14 @@ def test_no_output_names_anybody(planted: Inspection, output: str) -> None:
         for word in secret.casefold().split():
             assert word not in said
             assert word not in squeezed
-    assert "acme" in said  # the writers that are no names are named
+    assert "philips imaging" in said  # the writers that are no names are named
+    assert "acme" not in said
 
 
 def test_withheld_texts_are_counted_and_their_writers_kept_apart(planted: Inspection) -> None:
     assert planted.writers_withheld > 5
     assert f"{planted.writers_withheld} text(s) of headers are withheld" in planted.summary()
-    assert any(one.manufacturer == WITHHELD for one in planted.writers)
+    assert any(one.manufacturer == OTHER_MAKER for one in planted.writers)
     labels = [one.writer for one in planted.habits]
     assert len(labels) == len(set(labels))
 
@@ -261,7 +264,7 @@ def test_what_is_shown_shares_no_word_with_an_identifier(texts: list[str], ident
     names = WriterNames(writers, identifiers)
     taken = {word for one in identifiers for word in re.findall(r"[a-z0-9]{3,}", one.casefold())}
     for writer in writers:
-        shown = [part for part in names.parts(writer) if part != WITHHELD]
+        shown = [part for part in names.parts(writer) if part not in {WITHHELD, OTHER_MAKER}]
         assert not taken & {word for part in shown for word in re.findall(r"[a-z0-9]{3,}", part.casefold())}
         assert set(" ".join(shown)) <= {*" ".join(texts), ",", " "}
     assert len({names.label(writer) for writer in writers}) == len(set(writers))
@@ -276,9 +279,16 @@ def test_what_is_shown_shares_no_word_with_an_identifier(texts: list[str], ident
             ("SIEMENS", "SOMATOM Definition AS+", "syngo CT VA48A"),
         ),
         (("Philips", "iCT 256", "4.1\\5.0"), ("Philips", "iCT 256", "4.1, 5.0")),
-        (("Anna 0812 3456 77", "x@y", "20240305"), (WITHHELD, WITHHELD, WITHHELD)),
-        (("A" * 60, "1.2.840.10008.1.2.4", "Dr Quorvash"), (WITHHELD, WITHHELD, WITHHELD)),
+        (("Anna 0812 3456 77", "x@y", "20240305"), (OTHER_MAKER, WITHHELD, WITHHELD)),
+        (("A" * 60, "1.2.840.10008.1.2.4", "Dr Quorvash"), (OTHER_MAKER, WITHHELD, WITHHELD)),
         (("", "", ""), ("", "", "")),
+        (("", "Erika", "1.0"), ("", WITHHELD, WITHHELD)),
+        (("Dr Hofmann Praxis", "CT 1", "1.0"), (OTHER_MAKER, WITHHELD, WITHHELD)),
+        (("Klinikum Neustadt", "", "1.0"), (OTHER_MAKER, "", WITHHELD)),
+        (("Ge Li", "Revolution", "2020.0609"), (OTHER_MAKER, WITHHELD, WITHHELD)),
+        (("Medical Systems", "CT 1", ""), (OTHER_MAKER, WITHHELD, "")),
+        (("TOSHIBA_MEC", "Aquilion ONE", "V4.51"), ("TOSHIBA_MEC", "Aquilion ONE", "V4.51")),
+        (("SIEMENS", "Praxis Dr. Hofmann", "2020.0609"), ("SIEMENS", WITHHELD, WITHHELD)),
     ],
 )
 def test_device_names_are_shown_and_what_looks_like_no_such_name_is_not(writer, shown) -> None:
@@ -351,9 +361,9 @@ def test_the_page_can_be_read_by_those_who_do_not_see_it(found: Inspection) -> N
 
 def test_bars_are_as_high_as_their_counts(found: Inspection) -> None:
     content = found.html()
-    plot = next(part for part in content.split("<svg") if 'aria-label="Pixelworks Fine 2.3' in part)
+    plot = next(part for part in content.split("<svg") if 'aria-label="Philips Fine 2.3' in part)
     heights = [float(value) for value in re.findall(r'<rect class="bar"[^>]* height="([0-9.]+)"', plot)]
-    counts = next(one for one in found.habits if one.writer == "Pixelworks Fine 2.3").histogram
+    counts = next(one for one in found.habits if one.writer == "Philips Fine 2.3").histogram
     scale = heights[int(np.argmax(counts))] / max(counts)
     assert heights == pytest.approx([scale * n for n in counts], abs=0.06)
 
@@ -369,5 +379,13 @@ def test_the_command_writes_page_and_counts(
     assert not (Path.cwd() / "-").exists()
     assert main([*arguments, "--sample", "1", "--seed", "2"]) == 0
     assert "A sample: 1 of" not in capsys.readouterr().out  # one patient is all there is
-    assert main(["inspect", str(pacs), "--html", str(tmp_path / "no" / "such.html"), "--no-estimate", "-q"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_where_the_page_goes_is_checked_before_anything_is_read(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for where in (tmp_path / "no" / "such.html", tmp_path):
+        assert main(["inspect", str(tmp_path / "nowhere"), option, str(where), "-q"]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "nowhere"), option, str(tmp_path / "such.html"), "-q"]) == 1

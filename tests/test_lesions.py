@@ -158,6 +158,7 @@ def test_what_cannot_be_located_says_why() -> None:
         "no_geometry": mark(bare, (1, 1), (9, 9)),
         "ambiguous_frame": mark(frames, (1, 1), (9, 9)),
         "points_outside_image": mark(series[0], (10, 10), (65.1, 10)),
+        "covers_image": mark(series[0], (1, 1), (63, 1), (63, 63), (1, 63), kind=AnnotationKind.BOX),
         "zero_length": mark(series[0], (10, 10), (10.2, 10)),
         "text_disagrees": mark(series[0], (10, 10), (50, 10), stated=(14.0,)),
     }
@@ -484,6 +485,14 @@ def test_lines_that_are_no_axes_of_a_pair(angle: float, offset: float) -> None:
     lines = [stroke("a", (0, 0, 0), 20, hand="h"), stroke("b", (offset, 0, 0), 14, hand="h", angle=angle)]
     kinds = {a.annotation.kind for lesion in group_lesions(lines) for a in lesion.annotations}
     assert kinds == {LINE}
+
+
+def test_a_tick_is_no_axis_of_a_pair_unless_both_lengths_are_stated() -> None:
+    lines = [stroke("a", (0, 0, 0), 20, hand="h"), stroke("b", (1, 0, 0), 4, hand="h", angle=90)]
+    assert [a.annotation.kind for lesion in group_lesions(lines) for a in lesion.annotations] == [LINE, LINE]
+    stated = [replace(x, annotation=replace(x.annotation, stated_mm=x.diameters_mm)) for x in lines]
+    (pair,) = group_lesions(stated)
+    assert (pair.annotations[0].annotation.kind, pair.diameters_mm) == (PAIR, pytest.approx((20, 4)))
 
 
 def test_the_one_to_segment_from_comes_first() -> None:

@@ -25,6 +25,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from structured import hd_group, hd_measurement, hd_report
 
 from cohort_builder.errors import PacsError
+from cohort_builder.pacs import store
 from cohort_builder.pacs.headers import STRUCTURED_REPORT, read_header
 from cohort_builder.pacs.index import index_export, open_index
 
@@ -192,6 +193,38 @@ def test_one_uid_on_two_different_images_is_refused(export):
     assert (skip.reason, skip.failure) == ("conflicting_uid", True)
     assert index.instance(ds.SOPInstanceUID) is None
     assert len(index.instances(series_uid())) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"RescaleIntercept": -500},
+        {"RescaleSlope": 2},
+        {"PixelRepresentation": 1},
+        {"LossyImageCompression": "01"},
+        {"PixelData": bytes(1 << 16)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_two_copies_with_other_rescale_or_pixels_are_no_duplicates(export, change):
+    path = min((export / "DICOM" / "0001").iterdir())
+    ds = pydicom.dcmread(path)
+    for keyword, value in change.items():
+        setattr(ds, keyword, value)
+    ds.save_as(export / "other")
+    index = index_export(export)
+    assert [skip.reason for skip in index.skips] == ["conflicting_uid"]
+    assert index.instance(ds.SOPInstanceUID) is None
+
+
+def test_a_copy_in_another_transfer_syntax_is_a_duplicate(export):
+    path = min((export / "DICOM" / "0001").iterdir())
+    ds = pydicom.dcmread(path)
+    ds.compress(RLELossless, generate_instance_uid=False)
+    ds.save_as(export / "other")
+    index = index_export(export)
+    assert index.skips == []
+    assert index.counts["duplicates"] == 1
 
 
 def test_uids_are_checked_before_use_and_values_stay_out_of_logs(tmp_path, caplog):
@@ -461,6 +494,57 @@ def test_one_writer_at_a_time(export, tmp_path):
     assert len(refused) == 2
     assert "wait" in refused[0]
     assert snapshot(index_export(export, where)) == snapshot(index) == snapshot(open_index(where))
+
+
+def write_two_patients(root):
+    for n in (1, 2):
+        who = Patient(name=f"Quorrax{n}^Zephyrine", patient_id=f"88227{n}")
+        write(ct_series(8, shape=(4, 4), study=StudyInfo(who)), root / str(n))
+
+
+def test_an_index_made_anew_of_another_export_forgets_the_first_however_sqlite_was_compiled(tmp_path, monkeypatch):
+    class WithoutSecureDelete(sqlite3.Connection):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.execute("PRAGMA secure_delete = OFF")
+
+    connect, where = sqlite3.connect, tmp_path / "index.sqlite"
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **o: connect(*a, **{"factory": WithoutSecureDelete, **o}))
+    write_two_patients(tmp_path / "a")
+    write(ct_series(1, shape=(4, 4)), tmp_path / "b")
+    index_export(tmp_path / "a", where).close()
+    assert b"882271" in where.read_bytes()
+    index_export(tmp_path / "b", where).close()
+    for needle in (b"882271", b"882272", b"Quorrax"):
+        assert needle not in where.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "index.sqlite"]
+
+
+def test_while_an_index_is_cleaned_nobody_else_gets_hold_of_it(tmp_path, monkeypatch):
+    root, where = tmp_path / "export", tmp_path / "index.sqlite"
+    write_two_patients(root)
+    index_export(root, where).close()
+    shutil.rmtree(root / "1")
+    note, tried = store.note_remains, []
+
+    def noting(connection, *, there=True):
+        note(connection, there=there)
+        with pytest.raises(PacsError, match="in use"):
+            store.create(where, "other")
+        tried.append(there)
+
+    monkeypatch.setattr(store, "note_remains", noting)
+    file = where.stat().st_ino
+    index = index_export(root, where)
+    assert tried == [True, False]
+    assert where.stat().st_ino == file
+    assert snapshot(index) == snapshot(index_export(root))
+    assert b"882271" not in where.read_bytes()
+
+
+def test_an_index_in_a_folder_that_does_not_exist_is_said(export, tmp_path):
+    with pytest.raises(PacsError, match="the folder of the index file does not exist"):
+        index_export(export, tmp_path / "no" / "i.sqlite")
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_no_hindrance(export, tmp_path):

@@ -22,6 +22,7 @@ from segmentation.geometry import (
     slice_affine,
     volume_affine,
 )
+from segmentation.regions import farthest_pair
 from segmentation.types import GeometryError, Volume
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -161,3 +162,16 @@ def test_volume_spacing_is_the_length_of_its_steps():
     affine = volume_affine((0, 0, 0), (0, 12, 16), 5, AXIAL, (0.5, 0.25))
     volume = Volume(np.zeros((5, 4, 4), np.int16), affine, "1", "2", ("1",) * 5)
     assert volume.spacing_mm == pytest.approx((5.0, 0.5, 0.25))
+
+
+@pytest.mark.parametrize("turn", [np.eye(3)[:, :2], np.array([[0.8, 0.36], [0.0, 0.8], [-0.6, 0.48]])])
+def test_the_farthest_pair_of_many_points_is_that_of_all_pairs(turn):
+    """Of an outline in the image, and of the same in a plane of the patient."""
+    chance = np.random.default_rng(7)
+    for count in (2, 3, 33, 200, 1000):
+        for flat in (chance.normal(size=(count, 2)), np.outer(np.arange(count), (2.0, 1.0)), np.ones((count, 2))):
+            for points in (flat, flat @ turn.T + 5.0):
+                apart = np.linalg.norm(points[:, None] - points, axis=2)
+                start, end = farthest_pair(points)
+                assert np.linalg.norm(end - start) == pytest.approx(apart.max())
+                assert any((start == point).all() for point in points)

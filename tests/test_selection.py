@@ -23,16 +23,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohort_builder import BuildConfig, Cohort, ConfigError, Selection, build_cohort, index_export
-from cohort_builder.cases.criteria import age_years, contrast_given
+from cohort_builder.cases.contrast import contrast_given
+from cohort_builder.cases.criteria import age_years
 from cohort_builder.cases.sieve import SelectedIndex, Sieve
 from cohort_builder.cli import main
-from cohort_builder.pacs.forgetting import Spellings, forget
+from cohort_builder.pacs.forgetting import OptOut, forget
 from cohort_builder.pacs.index import Index, open_index
 from cohort_builder.privacy.pseudonyms import Pseudonyms
 from cohort_builder.scope.joining import ReportJoin, Scope, selected
 from cohort_builder.scope.store import ReportStore
 from nlp.types import Report
 
+HERE = Path(__file__).parent
 KEY = b"\x07" * 32
 START, END, SLICE = (26.5, 32.5), (37.5, 32.5), 4
 
@@ -100,6 +102,8 @@ def test_the_example_of_the_documentation_is_a_configuration() -> None:
         ("\ufeffid,accession\n1,A1\n2,A2\n".encode(), ("A1", "A2")),
         ("accession\tname\nA1\tx\n".encode("utf-16"), ("A1",)),
         (b'"A1"\n"A2"\n', ("A1", "A2")),
+        (b"A1 \n\n A2 \n", ("A1", "A2")),
+        (b"accession;remark\nA1;asked twice, see mail\n", ("A1",)),
     ],
 )
 def test_lists_may_be_lines_or_a_column(tmp_path: Path, content: bytes, expected: tuple[str, ...]) -> None:
@@ -111,7 +115,17 @@ def test_lists_may_be_lines_or_a_column(tmp_path: Path, content: bytes, expected
     ("content", "message"),
     [
         (None, "cannot be read"),
-        (b"\xff\xfa\x00", "no text in UTF-8"),
+        (b"\xff\xfa\x00", "no text in UTF-8 or UTF-16; save it as UTF-8"),
+        (b"000255436 # withdrew 2026-01-02", "row 1 .* holds a space"),
+        (b"4216\n4217 4218\n", "row 2 .* holds a space"),
+        (b"4217|x\n", "row 1 .* holds a space"),
+        (b"4217\n4218,Mustermann\n", "row 2 .* holds a space"),
+        (b"# Mustermann\n4217\n", "row 1 .* holds a space"),
+        (b"patient_id;name\n4217 4218;x\n", "row 2 .* holds a space"),
+        (b"", "holds no patient_id"),
+        (b" \n\n", "holds no patient_id"),
+        (b"patient_id\n", "holds no patient_id"),
+        (b"patient_id;name\n", "holds no patient_id"),
         (b"name,age\nMustermann,3\n", "0 columns that may be meant"),
         (b"patient_id,patient_ids\n1,2\n", "2 columns that may be meant"),
         (b"name,patient_id\nMustermann,\n", "row 2 of the file of select.exclude_patients has no patient_id"),
@@ -128,11 +142,10 @@ def test_an_opt_out_list_that_is_not_understood_stops_everything(
     assert "Mustermann" not in str(caught.value)
 
 
-def test_an_empty_list_of_accession_numbers_is_a_mistake_and_an_empty_opt_out_list_is_none(tmp_path: Path) -> None:
+def test_an_empty_list_of_accession_numbers_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ConfigError, match="holds no accession number"):
+    with pytest.raises(ConfigError, match="holds no accession_number"):
         Selection(accession_numbers=tmp_path / "empty").read()
-    assert not Selection(exclude_patients=tmp_path / "empty").read().is_set
 
 
 def test_what_is_published_of_a_selection_names_nobody_and_no_day() -> None:
@@ -168,22 +181,45 @@ def test_an_age_is_read_as_the_standard_writes_it(text: str | None, years: float
         ("", "THORAX NATIV", False),
         ("n/a", "Thorax 1.0 B31f", None),
         (None, None, None),
-        (None, "Thorax +KM", True),
-        (None, "CT A/P W CONTRAST", True),
-        (None, "ABD portal venous", True),
-        (None, "NON-CONTRAST CHEST", False),
-        (None, "chest w/o contrast", False),
-        (None, "unenhanced", False),
-        (None, "C-", False),
-        (None, "C-SPINE", None),
-        (None, "HEAD WITHOUT AND WITH CONTRAST", None),
         ("Ultravist", "Thorax nativ", None),
+        ("Ultravist", "Thorax mit und ohne KM", None),
+        ("Oral", None, True),
+        ("YES", None, True),
+        ("non-ionic 300", None, True),
+        ("NO CONTRAST", None, False),
+        ("WITHOUT CONTRAST", None, False),
+        ("w/o", None, False),
+        ("None given", None, False),
+        ("no iv", None, False),
+        ("KEIN KM", None, False),
+        ("ohne KM", None, False),
+        ("nativ", None, False),
+        ("N", None, False),
+        ("NON CONTRAST", "ABD portal venous", None),
+        ("0 ml", None, None),
+        ("0", "Thorax KM", True),
+        ("water", None, None),
+        ("Omnipaque, no oral", None, None),
+        ("with/without", None, None),
     ],
 )
 def test_contrast_is_known_where_something_says_so(
     agent: str | None, description: str | None, given: bool | None
 ) -> None:
     assert contrast_given(agent, description) is given
+
+
+def test_contrast_is_read_from_descriptions_as_they_are_written() -> None:
+    rows = [row for row in (HERE / "contrast.txt").read_text(encoding="utf-8").splitlines() if row[0] in "+-?"]
+    read = {None: "?", True: "+", False: "-"}
+    assert len(rows) >= 150
+    assert [f"{read[contrast_given(None, row[2:])]} {row[2:]}" for row in rows] == rows
+
+
+@given(st.text(st.sampled_from("wo/ 0+-.kmc"), max_size=12), st.sampled_from(["no", "without", "ohne", "keine", "w/o"]))
+def test_what_negates_an_agent_never_reads_as_with(around: str, negation: str) -> None:
+    assert contrast_given(None, f"{negation} contrast {around}") is not True
+    assert contrast_given(f"{negation} contrast", None) is not True
 
 
 @pytest.mark.parametrize(
@@ -196,20 +232,37 @@ def test_contrast_is_known_where_something_says_so(
         ("１２３４５", "12345", True),
         ("12345", "12346", False),
         ("A12345", "B12345", False),
-        ("7", "A7", False),
+        ("7", "A7", True),
+        ("217", "MRN 217", True),
+        ("PAT217", "217", True),
+        ("001", "PAT-001", True),
+        ("4217", "H1-4217", True),
+        ("H1-4217", "4217", True),
+        ("4217", "4217/1", True),
+        ("4217", "0042-17/1", True),
+        ("4217", "A1/0042-17", True),
+        ("٤٢١٧", "4217", True),
+        ("000", "X0", True),
+        ("1", "4217/1", False),
+        ("2020-4217", "2020-4218", False),
+        ("H1-4217", "H2-4217", False),
+        ("MRN4217", "H1-4217", False),
+        ("SMITH", "000", False),
+        ("SMITH", "Smith", True),
+        ("LIDC-IDRI-0001", "QIN-0001", False),
         ("12345", None, False),
         ("12345", "", False),
     ],
 )
 def test_an_opted_out_patient_is_known_in_every_spelling(listed: str, other: str | None, same: bool) -> None:
-    assert Spellings([listed]).has(other) is same
+    assert OptOut([listed]).has(other) is same
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="^"), min_size=1), st.integers(0, 3))
 def test_an_id_is_its_own_spelling_whatever_is_around_it(value: str, zeros: int) -> None:
-    assert Spellings([value]).has(f" {value.swapcase().swapcase()} ")
+    assert OptOut([value]).has(f" {value.swapcase().swapcase()} ")
     if value.isdigit() and value.isascii():
-        assert Spellings([value]).has("0" * zeros + value)
+        assert OptOut([value]).has("0" * zeros + value)
 
 
 # ---- what it leaves of an index ------------------------------------------------------------------------------------
@@ -297,6 +350,31 @@ def test_without_a_selection_the_index_is_the_index(varied: Index) -> None:
     assert (sieve.counts, sieve.skips(), sieve.told()) == ({}, [], "")
 
 
+def test_of_an_opt_out_list_it_is_said_how_many_of_it_were_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in (1, 2, 3):
+        write(ct_series(2, study=study(n, patient=f"471{n}")), tmp_path / str(n))
+    known = Selection(
+        exclude_patients=["MRN 4711", "004711", "4712/1", "9999"], accession_numbers=["ACX00001", "ACX00003"]
+    )
+    index = index_export(tmp_path, select=known)
+    sieve = known.sieve(index)
+    assert sieve.counts == {
+        "selected_studies": 1,
+        "opt_out_ids_listed": 4,
+        "opt_out_ids_found": 3,
+        "not_selected_studies_exclude_patients": 2,
+    }  # an accession number of a patient who opted out is in the export
+    assert "opt-out list: 4 Patient ID(s) listed, 3 found" in sieve.told()
+    assert caplog.text == ""
+    unknown = Selection(exclude_patients=["9999"])
+    counts = unknown.sieve(index_export(tmp_path, select=unknown)).counts
+    assert (counts["opt_out_ids_listed"], counts["opt_out_ids_found"]) == (1, 0)
+    assert "none of the 1 Patient ID(s) of the opt-out list is in the export" in caplog.text
+    assert "9999" not in caplog.text
+
+
 def test_a_view_shows_nothing_of_what_is_left_out(varied: Index) -> None:
     sieve = Selection(studies_until="2023-04-12", slice_thickness_mm=(0, 2.5)).sieve(varied)
     view = sieve.over(varied)
@@ -370,7 +448,7 @@ def test_of_reports_of_opted_out_patients_nothing_is_written_down(tmp_path: Path
     """Also where a server was never asked for their studies, and whatever else would become of the report."""
     write(ct_series(2, study=study(1, patient="77123")), tmp_path / "pacs")
     index = index_export(tmp_path / "pacs")
-    forgotten = forget(index._connection, Spellings(["8822765"]), [("1.2.3.99", "RIS-0098765")])
+    forgotten = forget(index._connection, OptOut(["8822765"]), [("1.2.3.99", "RIS-0098765", "8822765")])
     common: dict[str, Any] = {"status": "cancelled", "version_key": "v8822765"}
     reports = [
         Report("BEF-1", "Says 8822765.", patient_id="008822765", **common),
@@ -621,7 +699,7 @@ def test_of_a_patient_on_the_opt_out_list_nothing_stays(before: Hospital, judged
     shards = before.out / "private" / "shards"
     of_others = [path for path in shards.glob("*/done.json") if path.parent.name.startswith("test")]
     marks = [path.stat().st_ino for path in of_others]
-    (before.root / "optout.csv").write_text("patient_id,since\nMRN 8822765,2024\n")
+    (before.root / "optout.csv").write_text("patient_id,since\nMRN-8822765,2024\n")
     cohort = before.build(Selection(exclude_patients=str(before.root / "optout.csv")))
     assert_gone(before, judged)
     assert [path.stat().st_ino for path in of_others] == marks  # shards of others alone are not built again
@@ -733,13 +811,26 @@ def test_the_command_line_counts_instead_of_the_configuration(built: Hospital, t
 
 
 @pytest.mark.parametrize(
-    "option", [["--from", "2015"], ["--slice-thickness", "3"], ["--age", "9:1"], ["--contrast", "x"], ["--age", "a:b"]]
+    ("option", "message"),
+    [
+        (["--from", "2015"], "must be a day as 2015-01-31"),
+        (["--slice-thickness", "3"], "must be MIN:MAX"),
+        (["--slice-thickness", ":"], "must be MIN:MAX"),
+        (["--slice-thickness", "-1:3"], "must be MIN:MAX"),
+        (["--age", "9:1"], "must be MIN:MAX"),
+        (["--age", "a:b"], "must be MIN:MAX"),
+        (["--contrast", "x"], "invalid choice"),
+    ],
 )
-def test_a_wrong_option_of_the_command_line_exits_2(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_of_the_command_line_exits_2(
+    option: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["build", "r.csv", "pacs", "-o", "out", *option])
     assert stop.value.code == 2
-    assert "usage: cohort build" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage: cohort build" in said
+    assert message in said
 
 
 def test_a_missing_list_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dicom
 import pyarrow.parquet as pq
 import pydicom
 import pytest
@@ -22,10 +23,12 @@ import requests
 
 from cohort_builder import BuildConfig, build_cohort, index_export, read_annotations
 from cohort_builder.cases.selection import Selection
+from cohort_builder.ct.pixels import read_hounsfield
 from cohort_builder.demo import generate_hospital
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs.index import Index, Instance, open_index
 from cohort_builder.pacs.objects import fetch, open_object
+from segmentation.types import GeometryError
 
 ORTHANC = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PLUGIN = next(
@@ -99,6 +102,11 @@ class Pacs:
             session.auth = (USER, PASSWORD)
             for path in sorted(p for p in export.rglob("*") if p.is_file()):
                 session.post(f"http://127.0.0.1:{self.http}/instances", data=path.read_bytes(), timeout=30)
+
+    def remove(self, sop: str) -> None:
+        url = f"http://127.0.0.1:{self.http}"
+        (found,) = requests.post(f"{url}/tools/lookup", data=sop, timeout=30, auth=(USER, PASSWORD)).json()
+        requests.delete(f"{url}/instances/{found['ID']}", timeout=30, auth=(USER, PASSWORD)).raise_for_status()
 
     def stop(self) -> None:
         if self.process is not None:
@@ -212,6 +220,37 @@ def test_fetched_objects_are_the_servers_and_private(pacs: Pacs, hospital: Path,
         assert not list((tmp_path / "pacs" / "new").iterdir())
         uids = [one.sop_instance_uid for one in wanted]
     assert not any(uid in str(path) for path in (tmp_path / "pacs").rglob("*") for uid in uids[:5])
+
+
+def test_objects_that_the_server_replaced_are_never_read_with_the_old_header(tmp_path: Path) -> None:
+    (tmp_path / "sent").mkdir()
+    path, _ = dicom.write(dicom.ct_series(2), tmp_path / "sent")
+    ds = pydicom.dcmread(path)
+    with running(tmp_path / "orthanc") as pacs:
+        pacs.load(tmp_path / "sent")
+        for way in (pacs.web, pacs.get):
+            with closing(index_export(way, tmp_path / "index.sqlite")) as index:
+                read_hounsfield(index.instance(ds.SOPInstanceUID))
+            (tmp_path / "unread").mkdir()
+            with closing(index_export(pacs.web, tmp_path / "unread" / "index.sqlite")) as index:
+                unread = index.instance(ds.SOPInstanceUID)
+            ds.RescaleIntercept -= 100
+            ds.PixelData = bytes(len(ds.PixelData))
+            ds.save_as(path)
+            pacs.remove(ds.SOPInstanceUID)
+            pacs.load(tmp_path / "sent")
+            with pytest.raises(GeometryError, match="changed since it was indexed"):
+                read_hounsfield(unread)
+            (tmp_path / "index.sqlite").unlink()  # as the documentation says
+            shutil.rmtree(tmp_path / "unread")
+            with closing(index_export(way, tmp_path / "index.sqlite")) as index:
+                assert (read_hounsfield(index.instance(ds.SOPInstanceUID)) == max(ds.RescaleIntercept, -1024)).all()
+
+
+def test_a_pacs_that_sends_nothing_says_so_at_once(pacs: Pacs, tmp_path: Path) -> None:
+    unknown = f"{pacs.get}?calling=STRANGER&move={pacs.storage}"
+    with pytest.raises(PacsError, match=r"sends none \(status 0x[0-9A-F]{4}, .*calling="):
+        index_export(unknown, tmp_path / "index.sqlite")
 
 
 def test_a_selection_narrows_what_is_asked_for(pacs: Pacs, hospital: Path, tmp_path: Path) -> None:

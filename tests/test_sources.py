@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import random
 import socket
@@ -19,11 +22,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cohort_builder import build_cohort, index_export, read_annotations
+from cohort_builder.ct.pixels import read_hounsfield
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs.headers import HeaderError
 from cohort_builder.pacs.index import Index, Instance, open_index
-from cohort_builder.pacs.objects import fetch, open_object, raw_place
-from cohort_builder.pacs.sources import Entry, Passed, open_source
+from cohort_builder.pacs.objects import ChangedError, fetch, open_in_place, open_object
+from cohort_builder.pacs.sources import Entry, Passed, is_address, open_source
+from segmentation.types import GeometryError
 
 STUDY = dicom.StudyInfo()
 
@@ -79,17 +84,89 @@ def test_a_zip_is_its_folder(tmp_path: Path, method: int) -> None:
     }
 
 
-def test_pixels_of_a_stored_member_lie_where_raw_place_says(tmp_path: Path) -> None:
+def test_pixels_of_a_stored_member_lie_where_they_are_said_to(tmp_path: Path) -> None:
     export(tmp_path / "export")
     plain = instances(index_export(tmp_path / "export"))
     stored = instances(index_export(zipped(tmp_path / "export", tmp_path / "s.zip", zipfile.ZIP_STORED)))
     deflated = instances(index_export(zipped(tmp_path / "export", tmp_path / "d.zip")))
-    assert all(raw_place(instance) is None for instance in deflated)
+    assert all(open_in_place(instance) is None for instance in deflated)
     for instance in (*plain, *stored):
-        path, offset = raw_place(instance) or pytest.fail("no place")
-        with open_object(instance) as stream:
+        raw, offset = open_in_place(instance) or pytest.fail("no place")
+        with raw, open_object(instance) as stream:
             expected = stream.read()
-        assert path.read_bytes()[offset : offset + len(expected)] == expected
+            raw.seek(offset)
+            assert raw.read(len(expected)) == expected
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damaged_pixels_of_a_member_are_never_read(tmp_path: Path, method: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << 12, (3, 128, 128))
+    dicom.write(dicom.ct_series(3, voxels=noise, shape=(128, 128)), tmp_path / "export")
+    path = zipped(tmp_path / "export", tmp_path / "export.zip", method)
+    with zipfile.ZipFile(path) as archive:
+        damaged = next(info for info in archive.infolist() if not info.is_dir())
+    raw = bytearray(path.read_bytes())
+    raw[damaged.header_offset + damaged.compress_size - 200] ^= 0xFF
+    path.write_bytes(raw)
+    index = index_export(path)
+    assert index.skips == []
+    bad, *good = instances(index)
+    with pytest.raises(OSError, match=r"checksum|unpacked"):
+        open_object(bad)
+    if method == zipfile.ZIP_STORED:
+        with pytest.raises(OSError, match="checksum"):
+            open_in_place(bad)
+    with pytest.raises(GeometryError):
+        read_hounsfield(bad)
+    assert all(read_hounsfield(one).size for one in good)
+
+
+def test_a_file_that_changed_after_it_was_indexed_is_not_read(tmp_path: Path) -> None:
+    """Its pixels are others now, and the index would give them its own rescale."""
+    path, *_ = export(tmp_path / "export")
+    before = instances(index_export(tmp_path / "export"))[0]
+    assert before.path == path
+    ds = pydicom.dcmread(path)
+    ds.RescaleIntercept, ds.PixelData = -500, bytes(len(ds.PixelData))
+    ds.save_as(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(GeometryError, match="changed since it was indexed"):
+        read_hounsfield(before)
+    for read in (open_object, open_in_place):
+        with pytest.raises(ChangedError):
+            read(before)
+    (after,) = (i for i in instances(index_export(tmp_path / "export")) if i.path == path)
+    assert (read_hounsfield(after) == -500).all()
+
+
+def test_an_archive_by_another_name_is_a_skip(tmp_path: Path) -> None:
+    export(tmp_path / "export")
+    packed = zipped(tmp_path / "export", tmp_path / "all.zip").read_bytes()
+    given = {
+        "PAT1.bin": (packed, "zip_without_name"),
+        "PAT2": (gzip.compress(b"DICM"), "unsupported_archive"),
+        "PAT3.gz": (gzip.compress(b"DICM"), "unsupported_archive"),
+        "PAT4.bz2": (bz2.compress(b"DICM"), "unsupported_archive"),
+        "PAT5": (lzma.compress(b"DICM"), "unsupported_archive"),
+        "PAT6": (bytes(257) + b"ustar\0" + bytes(300), "unsupported_archive"),
+        "viewer.jar": (packed, None),
+        "notes.txt": (b"PK", None),
+    }
+    for name, (content, _) in given.items():
+        (tmp_path / "export" / name).write_bytes(content)
+    expected = sorted(reason for _, reason in given.values() if reason)
+    for where in (tmp_path / "export", zipped(tmp_path / "export", tmp_path / "again.zip")):
+        index = index_export(where)
+        assert reasons(index) == expected
+        assert index.counts["not_dicom"] == 2
+        assert len(instances(index)) == 3
+
+
+def test_what_is_a_server_is_decided_in_one_way() -> None:
+    assert all(
+        map(is_address, ("dicomweb+https://host/path", "dimse://AET@host:104", "dimse:/AET@host:104", "ftp://x"))
+    )
+    assert not any(map(is_address, ("C:/export", "C://export", "export/a://b", "/a://b", Path("dimse://AET@host:104"))))
 
 
 def test_streams_of_members_read_and_seek_as_files_do(tmp_path: Path) -> None:
@@ -483,7 +560,10 @@ def test_fetch_of_files_does_nothing(tmp_path: Path) -> None:
     export(tmp_path / "export")
     found = instances(index_export(tmp_path / "export"))
     fetch(found)
-    assert all(raw_place(i) == (i.path, 0) for i in found)
+    for one in found:
+        raw, offset = open_in_place(one) or pytest.fail("no place")
+        with raw:
+            assert (raw.name, offset) == (one.path, 0)
 
 
 def test_a_cohort_of_a_zip_is_that_of_its_folder(tmp_path: Path) -> None:

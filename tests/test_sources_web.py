@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -119,8 +119,9 @@ def test_a_server_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("cohort_builder.pacs.sources.web._BACKOFF_S", 0.0)
     with answering(200) as (port, _):
         pass
-    with pytest.raises(PacsError, match="does not answer"):
+    with pytest.raises(PacsError, match="does not answer") as unanswered:
         index_export(f"dicomweb+http://127.0.0.1:{port}/dicom-web", tmp_path / "index.sqlite")
+    assert "is kept" not in str(unanswered.value)  # nothing is, without an index in a file
 
 
 def test_addresses_are_remembered_without_their_options() -> None:
@@ -128,16 +129,39 @@ def test_addresses_are_remembered_without_their_options() -> None:
     assert Address.parse("dicomweb+http://[::1]:80/x").name == "dicomweb+http://[::1]:80/x"
 
 
+def asked(query: Query, held: dict[date, int]) -> list[dict[str, str]]:
+    """The queries to a server that holds so many studies of each day; they must find them all, each once."""
+    queries: list[dict[str, str]] = []
+
+    def matching(keys: dict[str, str]) -> list[tuple[date, int]]:
+        queries.append(keys)
+        first, _, last = keys.get("StudyDate", "").partition("-")
+        days = (day for day in sorted(held) if first <= day.strftime("%Y%m%d") <= (last or first))
+        return [(day, i) for day in days for i in range(held[day])][:51]  # cut off without a word
+
+    found = list(query.ask(matching))
+    assert len(found) == len(set(found)) == sum(held.values())
+    return queries
+
+
+def test_few_queries_list_a_sparse_archive_and_none_is_cut_off() -> None:
+    decade = Query(date(2010, 1, 1), date(2019, 12, 31))
+    assert len(asked(decade, {date(2014, 5, 6): 9})) < 15
+    busy = {date(2014, 1, 1) + timedelta(days=day): 30 + day % 20 for day in range(200)}
+    assert len(asked(decade, {**busy, date(2019, 12, 31): 51})) < 300
+    assert [q["StudyDate"] for q in asked(Query(date.max, date.max), {date.max: 51})] == ["99991231"]
+    assert asked(Query(date(2020, 2, 2), date(2020, 2, 1)), {}) == []
+
+
 def test_queries_hold_what_was_selected_and_answers_are_looked_at_again() -> None:
     whole = Query()
-    assert list(whole.filters()) == [{}]
+    assert asked(whole, {}) == [{}]
     days = Query(date(2020, 2, 28), date(2020, 3, 1))
-    assert list(days.filters()) == [{"StudyDate": "20200228-20200301"}]
-    assert [f["StudyDate"] for f in days.filters(by_day=True)] == ["20200228", "20200229", "20200301"]
+    assert asked(Query(first_day=date(2020, 2, 28)), {}) == [{"StudyDate": "20200228-"}]
     assert days.fits("20200229", "")
     assert not days.fits("20200302", "")
     numbers = Query(accession_numbers=("A 1", "B*"))
-    assert [f["AccessionNumber"] for f in numbers.filters()] == ["A 1", "B*"]
+    assert [f["AccessionNumber"] for f in asked(numbers, {})] == ["A 1", "B*"]
     assert numbers.fits("", "a1")
     assert not numbers.fits("", "B22")
     assert numbers.companions("4217", "20200101") == {"PatientID": "4217", "StudyDate": "20200101"}

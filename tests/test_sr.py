@@ -120,7 +120,7 @@ def test_an_arrow_of_cornerstone_4_is_its_tip_alone():
 
 
 def test_two_points_that_are_no_arrow_are_refused():
-    assert reasons(cornerstone("Probe", number(CENTER, None, scoord("POINT", [A, B], image_of(CT[1]))))) == [
+    assert reasons(cornerstone("Length", number(CENTER, None, scoord("POINT", [A, B], image_of(CT[1]))))) == [
         "malformed_graphic"
     ]
 
@@ -199,15 +199,15 @@ def test_measurements_of_highdicom():
     assert skips == []
     assert (pair.kind, pair.points, pair.stated_mm) == (PAIR, (A, B, C, D), (21.0, 11.6))
     assert pair.label == "Lesion 1\nNodule\nLung"
-    assert (diameter.kind, diameter.points, diameter.frame_number) == (LINE, (A, C), 1)
+    assert (diameter.kind, diameter.points, diameter.frame_number) == (LINE, (A, C), None)
 
 
 def test_planar_regions_of_highdicom():
-    """TID 1410: the region stands beside its numbers; a polyline of an image region is left open and is closed."""
+    """TID 1410: the region stands beside its numbers; a polyline of an image region may be left open and is closed."""
     ten = highdicom.sr.Measurement(codes.SCT.Diameter, 10, codes.UCUM.Millimeter)
     groups = [
         hd_region("CIRCLE", [(30, 30), (30, 35)], CT[1], measurements=[ten], name="a"),
-        hd_region("POLYLINE", [(10, 10), (30, 12), (33, 25)], CT[1], name="b"),
+        hd_region("POLYLINE", [(10, 10), (30, 12), (33, 25), (15, 22)], CT[1], name="b"),
         hd_region("POINT", [(10, 10)], CT[1], name="c"),
         hd_region("POLYLINE", [A, B], CT[1], measurements=[ten], name="d"),
         hd_region("POLYLINE", [A, B], CT[1], name="e"),
@@ -277,9 +277,9 @@ def test_an_image_by_reference():
     """OHIF's image library holds the image, and the coordinates refer to it (PS3.3 C.17.3.2.5)."""
     by_reference = Dataset()
     by_reference.RelationshipType, by_reference.ReferencedContentItemIdentifier = "SELECTED FROM", [1, 4, 1]
-    library = item(
-        "CONTAINER", ("111028", "DCM", "Image Library"), "CONTAINS", image_of(CT[2], 3, relationship="CONTAINS")
-    )
+    enhanced = image_of(CT[2], 3, relationship="CONTAINS")
+    enhanced.ReferencedSOPSequence[0].ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    library = item("CONTAINER", ("111028", "DCM", "Image Library"), "CONTAINS", enhanced)
     drawn = group(number(LENGTH, 21, scoord("POLYLINE", [A, B], by_reference)))
     annotation = one(drawn, context=[library])
     assert (annotation.sop_instance_uid, annotation.frame_number) == (CT[2].SOPInstanceUID, 3)
@@ -311,6 +311,103 @@ def test_references_that_are_not_one_image():
     assert reasons(lying(image_of(CT[1:3]))) == ["several_images"]
     assert reasons(lying(two_frames)) == ["several_frames"]
     assert one(lying(image_of(CT[1]), image_of(CT[1]))).sop_instance_uid == CT[1].SOPInstanceUID
+
+
+@pytest.mark.parametrize(("frame", "reason"), [(0, "no_such_frame"), (2, "no_such_frame"), (1, None), (None, None)])
+def test_frames_of_an_image_that_has_one(frame, reason):
+    """Some writers name the only frame there is; a presentation state is read in the same way."""
+    drawn = group(number(LENGTH, 21, scoord("POLYLINE", [A, B], image_of(CT[1], frame))))
+    annotations, skips = read(drawn)
+    assert [skip.reason for skip in skips] == [reason] * (reason is not None)
+    assert [a.frame_number for a in annotations] == [None] * (reason is None)
+
+
+def test_axes_that_do_not_cross_near_perpendicular_are_two_lines():
+    def pair(start, end):
+        return read(
+            cornerstone("Bidirectional", length(CT[0], A, B, 21.0, LONG_AXIS), length(CT[0], start, end, 9, SHORT_AXIS))
+        )
+
+    for start, end in (((50, 40), (50, 52)), ((25, 22), (25, 34)), ((15, 18), (35, 23))):
+        annotations, skips = pair(start, end)
+        assert [(a.kind, a.source.rule) for a in annotations] == [(LINE, "sr:long_axis"), (LINE, "sr:short_axis")]
+        assert skips == []
+    for start, end in (((25, 14), (25, 28)), ((25, 20.5), (25, 32)), ((22, 14), (28, 28))):
+        annotations, skips = pair(start, end)
+        assert ([a.kind for a in annotations], skips) == ([PAIR], [])
+
+
+HU, BARE = ("[hnsf'U]", "UCUM", "Hounsfield unit"), ("1", "UCUM", "no units")
+MEAN = ("373098007", "SCT", "Mean")
+ENDS = [(10, 30), (50, 30), (30, 20), (30, 40)]
+RING = [(10, 10), (30, 12), (33, 25), (15, 22), (10, 10)]
+
+
+@pytest.mark.parametrize(("graphic_type", "points"), [
+    ("CIRCLE", [(30, 30), (30, 35)]), ("ELLIPSE", ENDS), ("POINT", [A]),
+    ("POLYLINE", [(10, 10), (30, 10), (30, 20), (10, 20), (10, 10)]),
+])  # fmt: skip
+@pytest.mark.parametrize(("concept", "unit"), [
+    (MEAN, HU), (("112031", "DCM", "Attenuation Coefficient"), HU), (("x", "99X", "Mean"), BARE),
+    (("x", "99X", "HU"), BARE), (("386136009", "SCT", "Standard Deviation"), HU),
+])  # fmt: skip
+def test_a_region_or_point_at_which_a_density_was_read_out_is_no_lesion(graphic_type, points, concept, unit):
+    """As in a presentation state: in the number of its coordinates, of the same ones beside an area, or of the group."""
+    square = ("mm2", "UCUM", "mm2")
+    drawn = scoord(graphic_type, points, image_of(CT[1]))
+    region = scoord(graphic_type, points, image_of(CT[1]), relationship="CONTAINS", concept=REGION)
+    assert reasons(group(number(concept, 35, drawn, unit=unit))) == ["density_roi"]
+    assert reasons(group(number(AREA, 300, drawn, unit=square), number(concept, 35, drawn, unit=unit))) == [
+        "density_roi"
+    ]
+    assert reasons(group(region, number(concept, 35, unit=unit))) == ["density_roi"]
+    assert len(read(group(region, number(AREA, 300, unit=square)))[0]) == 1
+
+
+def test_a_density_beside_an_outline_or_a_length():
+    outline = scoord("POLYLINE", RING, image_of(CT[1]))
+    found = one(group(number(PERIMETER, 60, outline), number(MEAN, 35, outline, unit=HU)))
+    assert (found.kind, found.source.rule, found.source.confidence) == (OUTLINE, "sr:outline+density", 0.7)
+    measured = one(group(length(CT[1], A, B, 21), number(MEAN, 35, unit=HU)))
+    assert (measured.kind, measured.source.rule) == (LINE, "sr:length")
+    assert (
+        one(group(number(("x", "99X", "Mean diameter"), 9, scoord("CIRCLE", [A, C], image_of(CT[1]))))).kind == ELLIPSE
+    )
+
+
+@pytest.mark.parametrize("tool", ["Probe", "DragProbe"])
+def test_probes_of_cornerstone(tool):
+    assert reasons(cornerstone(tool, number(CENTER, None, scoord("POINT", [A], image_of(CT[1]))))) == ["density_roi"]
+
+
+@pytest.mark.parametrize(("points", "reason"), [
+    ([(10, 10), (40, 10), (10, 30), (40, 30), (10, 10)], "self_crossing_outline"),
+    ([(10, 10), (40, 10), (20, 10), (10, 10)], "zero_area"),
+    ([(10, 10), (20, 5), (30, 10), (35, 20)], "open_polyline"),  # a trace that does not come back
+    ([(10, 10), (30, 10), (25, 20)], "open_polyline"),  # an angle
+    ([(10, 10), (40, 10), (10, 30), (40, 30)], "self_crossing_outline"),
+    ([(50 + 40 * np.cos(t), 50 + 40 * np.sin(t)) for t in np.linspace(0, 6.28, 4001)], "many_points"),
+])  # fmt: skip
+def test_regions_that_are_none(points, reason):
+    drawn = scoord("POLYLINE", points, image_of(CT[1]), relationship="CONTAINS", concept=REGION)
+    assert reasons(group(drawn)) == [reason]
+
+
+def test_an_outline_too_long_for_its_value_representation(tmp_path):
+    """More than 65,534 bytes are stored as UN (PS3.5 6.2.2)."""
+    ring = [(200 + 150 * np.cos(t), 200 + 150 * np.sin(t)) for t in np.linspace(0, 6.28, 24_000)]
+    document = report(group(scoord("POLYLINE", ring, image_of(CT[1]), concept=REGION)), images=CT)
+    with pytest.warns(UserWarning, match="changed from 'FL' to 'UN'"):
+        document.save_as(tmp_path / "report", enforce_file_format=True)
+    annotations, (skip,) = read_annotations(tmp_path / "report")
+    assert (annotations, skip.reason, skip.failure) == ([], "many_points", False)
+
+
+def test_points_of_all_regions_together_are_limited():
+    ring = [(100 + 80 * np.cos(t), 100 + 80 * np.sin(t)) for t in np.linspace(0, 2 * np.pi, 4000)]
+    drawn = [scoord("POLYLINE", ring, image_of(CT[1]), concept=REGION, relationship="CONTAINS") for _ in range(14)]
+    _, skips = read(*(group(one_of_them) for one_of_them in drawn))
+    assert [skip.reason for skip in skips] == ["many_points", "many_points"]
 
 
 def test_one_line_and_two_numbers_are_one_annotation():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom import ct_series, gsps, line, on, write
+from dicom import Graphic, ct_series, gsps, line, on, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
@@ -117,6 +117,28 @@ def test_what_an_algorithm_measured_and_what_is_absent():
     assert reasons(group(length(CT[1], A, B), absent)) == ["absent_finding"]
     spiculation = coded(("129737002", "SCT", "Radiographic lesion margin"), ("272519000", "SCT", "Absent"))
     assert one(group(length(CT[1], A, B), spiculation)).points == (A, B)
+
+
+def test_what_a_device_observed_without_a_person_is_refused():
+    """PS3.16 TID 1002: the nearest level that names an observer decides, and a person beside a device measured."""
+    kind, device, person = ("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device"), ("121006", "DCM", "Person")
+    by_device, by_person = (coded(kind, value, "HAS OBS CONTEXT") for value in (device, person))
+    named = said(("121013", "DCM", "Device Observer Name"), "Finder", "HAS OBS CONTEXT")
+    drawn = length(CT[1], A, B)
+
+    def of_nobody(*groups, context=()):
+        document = report(*groups, images=CT, context=context)
+        items = document.ContentSequence
+        document.ContentSequence = [i for i in items if i.get("ValueType") != "PNAME"]
+        return [skip.reason for skip in read_annotations(document)[1]]
+
+    assert of_nobody(group(drawn)) == []
+    assert of_nobody(group(drawn), context=[by_device]) == ["drawn_by_algorithm"]
+    assert of_nobody(group(drawn), context=[named]) == ["drawn_by_algorithm"]
+    assert of_nobody(group(drawn), context=[by_device, by_person]) == []
+    assert of_nobody(group(by_person, drawn), context=[by_device]) == []
+    assert reasons(group(by_device, drawn)) == ["drawn_by_algorithm"]
+    assert len(read(group(drawn), context=[by_device, named])[0]) == 1  # a person is named at the same level
 
 
 def test_reports_without_drawings():
@@ -257,6 +279,25 @@ def test_the_same_line_in_a_presentation_state_and_in_a_report_is_one():
     in_report = read(group(length(CT[1], B, A, 21)))[0]
     kept, (skip,) = deduplicate([*in_state, *in_report])
     assert (len(kept), skip.reason) == (1, "superseded")
+
+
+@pytest.mark.parametrize(("in_state", "in_report"), [
+    (Graphic(((30, 30), (40, 30)), "CIRCLE"), ("CIRCLE", [(30, 30), (36, 38)])),
+    (Graphic(((20, 30), (40, 30), (30, 20), (30, 40)), "ELLIPSE"), ("ELLIPSE", [(30, 20), (30, 40), (20, 30), (40, 30)])),
+    (Graphic(((10, 30), (50, 30), (29, 20), (31, 40)), "ELLIPSE"), ("ELLIPSE", [(10, 30), (50, 30), (29, 20), (31, 40)])),
+    (
+        Graphic(((10, 10), (40, 10), (40, 30), (10, 30), (10, 10))),
+        ("POLYLINE", [(10, 10), (40, 10), (40, 30), (10, 30), (10.3, 10.2)]),
+    ),
+])  # fmt: skip
+def test_the_same_region_in_a_presentation_state_and_in_a_report_is_one(in_state, in_report):
+    """Whatever point of a circle is stored, whichever of equal axes comes first, however nearly a rectangle closes."""
+    graphic_type, points = in_report
+    region = scoord(graphic_type, points, image_of(CT[1], 1), relationship="CONTAINS", concept=REGION)
+    state, stated = read_annotations(gsps([on(CT[1], in_state)]))
+    document, said_of_it = read(group(region))
+    assert (stated, said_of_it) == ([], [])
+    assert len(deduplicate([*state, *document])[0]) == 1
 
 
 def test_what_these_tests_write_is_valid(tmp_path):

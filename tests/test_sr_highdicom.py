@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import highdicom
@@ -35,6 +36,8 @@ CT = ct_series(4)
 LINE, PAIR, POINTER, ELLIPSE, OUTLINE = (
     AnnotationKind[k] for k in ("LINE", "BIDIMENSIONAL", "POINTER", "ELLIPSE", "OUTLINE")
 )
+ENHANCED = copy.deepcopy(CT[3])
+ENHANCED.SOPClassUID, ENHANCED.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2.1", uid("enhanced")
 A, B, D = (10.25, 20.5), (40.25, 20.5), (25.0, 28.5)
 
 
@@ -107,7 +110,9 @@ def far(*points):
 @st.composite
 def drawings(draw):
     """A measurement or region of highdicom, the kind it is and its points."""
-    image, frame = draw(st.sampled_from(CT)), draw(st.none() | st.integers(1, 500))
+    image, frame = draw(st.sampled_from(CT)), None
+    if draw(st.booleans()):
+        image, frame = ENHANCED, draw(st.integers(1, 500))
     kind = draw(st.sampled_from(["line", "pair", "ellipse", "circle", "point", "outline"]))
     name = f"Lesion {draw(st.integers(0, 10**6))}"
     if kind == "line":
@@ -115,9 +120,14 @@ def drawings(draw):
         mm = draw(st.floats(1, 900))
         made = hd_group(hd_measurement(codes.SCT.Length, mm, "POLYLINE", points, image, frame=frame), name=name)
         return made, (LINE, points, image, frame, (round(mm, 6),))
+    centre, along, across = draw(point), draw(st.floats(4, 30, width=32)), draw(st.floats(1, 3, width=32))
+    turn = np.exp(1j * draw(st.floats(0, 6)))
+    ends = [complex(*centre) + turn * step for step in (-along, along, -across * 1j, across * 1j)]
+    points = tuple((float(np.float32(p.real)), float(np.float32(p.imag))) for p in ends)
+    if min(v for p in points for v in p) < 0:
+        points = tuple((x + 64, y + 64) for x, y in points)
     if kind == "pair":
-        points = draw(st.tuples(point, point, point, point).filter(lambda p: far(*p)))
-        axes = sorted((points[:2], points[2:]), key=lambda a: -abs(complex(*a[0]) - complex(*a[1])))
+        axes = points[:2], points[2:]
         made = hd_group(
             *(
                 hd_measurement(c, 9.0, "POLYLINE", p, image, frame=frame)
@@ -125,13 +135,7 @@ def drawings(draw):
             ),
             name=name,
         )
-        return made, (PAIR, (*axes[0], *axes[1]), image, frame, (9.0, 9.0))
-    centre, along, across = draw(point), draw(st.floats(4, 30, width=32)), draw(st.floats(1, 3, width=32))
-    turn = np.exp(1j * draw(st.floats(0, 6)))
-    ends = [complex(*centre) + turn * step for step in (-along, along, -across * 1j, across * 1j)]
-    points = tuple((float(np.float32(p.real)), float(np.float32(p.imag))) for p in ends)
-    if min(v for p in points for v in p) < 0:
-        points = tuple((x + 64, y + 64) for x, y in points)
+        return made, (PAIR, points, image, frame, (9.0, 9.0))
     if kind == "ellipse":
         return hd_region("ELLIPSE", points, image, frame=frame, name=name), (ELLIPSE, points, image, frame, ())
     if kind == "circle":
@@ -147,7 +151,7 @@ def drawings(draw):
 @settings(max_examples=60)
 def test_what_highdicom_wrote_is_read_back(made):
     groups, expected = zip(*made, strict=True)
-    document = hd_report(groups, CT)
+    document = hd_report(groups, [*CT, ENHANCED])
     annotations, skips = read_annotations(document)
     assert skips == []
     assert len(annotations) == len(expected)
@@ -164,7 +168,7 @@ def test_what_highdicom_wrote_is_read_back(made):
 def test_highdicoms_reader_sees_the_same_coordinates(made):
     """highdicom.sr.srread is the independent reader: same coordinates and images, by value."""
     stream = io.BytesIO()
-    hd_report([g for g, _ in made], CT).save_as(stream, enforce_file_format=True)
+    hd_report([g for g, _ in made], [*CT, ENHANCED]).save_as(stream, enforce_file_format=True)
     stream.seek(0)
     theirs = [
         (str(found.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID), found.value.tolist())

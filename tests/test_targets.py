@@ -21,15 +21,17 @@ from hypothesis import strategies as st
 from lesions import lesion_in_tissue
 from matplotlib.path import Path as Polygon
 from pydicom.dataset import FileDataset
+from scipy import ndimage
 
 from cohort_builder import BuildConfig, build_cohort
+from cohort_builder.ct.phases import seconds
 from cohort_builder.ct.series import Stack, load_stack
 from cohort_builder.jobs import CARRIED, PromptedJob, StackPlan, Target, plan_stacks
 from cohort_builder.lesions.locating import group_lesions, locate
 from cohort_builder.pacs.headers import Instance
 from cohort_builder.pacs.index import Index, index_export
 from cohort_builder.prompting import EVERY_PROMPT, Drawn, can_prompt, prompt_for
-from cohort_builder.targets.candidates import best_first, is_projection, kernel_kind, seconds
+from cohort_builder.targets.candidates import best_first, is_projection, kernel_kind
 from cohort_builder.targets.carrying import NotCarriedError, carry, place_here, to_index
 from cohort_builder.types import Annotation, AnnotationKind, Lesion, LocatedAnnotation, Skip, Source
 from nlp.types import Report
@@ -199,6 +201,11 @@ def _renamed(series: list[FileDataset], **values) -> list[FileDataset]:
     return series
 
 
+def moved_scene(*mm: float) -> np.ndarray:
+    """The scene with the patient moved by (slice, row, column) mm."""
+    return ndimage.shift(scene()[0], np.array(mm) / (1.0, PIXEL_MM, PIXEL_MM), order=1, mode="nearest")
+
+
 STAYS = {
     "no other series": (list, "no_thinner_series"),
     "another frame of reference": (lambda: thin(frame_of_reference_uid="1.2.3"), "no_thinner_series"),
@@ -215,10 +222,18 @@ STAYS = {
     "no time and no number": (
         lambda: _renamed(thin(), AcquisitionTime=None, AcquisitionNumber=None), "phase_unknown"
     ),
+    "a number that agrees, and no time": (lambda: _renamed(thin(), AcquisitionTime=None), "phase_unknown"),
     "the patient moved": (lambda: thin(voxels=np.roll(scene()[0], 8, axis=2)), "target_series_disagrees"),
     "enhanced otherwise": (
         lambda: thin(voxels=scene()[0] + 40 * (scene()[0] > 0)), "target_series_disagrees"
     ),
+    "the lesion enhanced": (lambda: thin(voxels=scene()[0] + 20 * scene()[1]), "target_series_disagrees"),
+    "soft tissue a little brighter": (
+        lambda: thin(voxels=scene()[0] + 15 * (scene()[0] > -100)), "target_series_disagrees"
+    ),
+    "moved by 3 mm in the plane": (lambda: thin(voxels=moved_scene(0, 0, 3)), "target_series_disagrees"),
+    "moved by 4 mm across it": (lambda: thin(voxels=moved_scene(4, 0, 0)), "target_series_disagrees"),
+    "moved by 4 mm, the other way": (lambda: thin(voxels=moved_scene(-4, 0, 0)), "target_series_disagrees"),
     "pixels that nobody can decode": (lambda: _renamed(thin(), BitsStored=99), "not_readable"),
 }  # fmt: skip
 
@@ -236,14 +251,34 @@ def test_a_lesion_stays_where_it_was_drawn_and_says_why(name: str, tmp_path: Pat
     assert (target.stayed, target.origin) == (reason, None)
 
 
-def test_a_time_alone_or_a_number_alone_says_that_the_phase_is_the_same(tmp_path: Path) -> None:
-    images = thick()
-    for folder, keyword in (("time", "AcquisitionNumber"), ("number", "AcquisitionTime")):
-        fine = _renamed(thin(), **{keyword: None})
-        with indexed(tmp_path / folder, images, fine) as index:
-            lesion = lesion_of(index, line_on(images[ON]))
-            plan, _ = only(plan_stacks([lesion], index, target_series="thinnest"))
-        assert plan.stack.series_instance_uid == fine[0].SeriesInstanceUID
+def test_a_time_alone_says_that_the_phase_is_the_same(tmp_path: Path) -> None:
+    images, fine = thick(), _renamed(thin(), AcquisitionNumber=None)
+    with indexed(tmp_path, images, fine) as index:
+        plan, _ = only(plan_stacks([lesion_of(index, line_on(images[ON]))], index, target_series="thinnest"))
+    assert plan.stack.series_instance_uid == fine[0].SeriesInstanceUID
+
+
+@pytest.mark.parametrize(("seconds_on", "reason"), [(0, ""), (12, "other_phase")])
+def test_the_time_of_the_slices_beside_the_stroke_counts(seconds_on: int, reason: str, tmp_path: Path) -> None:
+    """Slices that took 40 s: the same moment lies somewhere among those of a later pass, too, but not here."""
+    images, fine = thick(), thin()
+    for series, first in ((images, 0), (fine, seconds_on)):
+        for image in series:
+            z = float(image.ImagePositionPatient[2]) - FIRST[2]
+            image.AcquisitionTime = f"1015{first + z / 1.5:09.6f}"
+    with indexed(tmp_path, images, fine) as index:
+        _, target = only(plan_stacks([lesion_of(index, line_on(images[ON]))], index, target_series="thinnest"))
+    assert target.stayed == reason
+
+
+def test_a_softer_kernel_and_noise_still_agree(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 15, scene()[0].shape)
+    images, fine = thick(), thin(voxels=ndimage.gaussian_filter(scene()[0], (0, 0.8, 0.8)) + noise)
+    with indexed(tmp_path, images, fine) as index:
+        plan, target = only(plan_stacks([lesion_of(index, line_on(images[ON]))], index, target_series="thinnest"))
+    assert plan.stack.series_instance_uid == fine[0].SeriesInstanceUID
+    assert target.origin.agreement.inside_hu < 10
+    assert target.origin.agreement.moved_mm == 0
 
 
 def test_the_next_best_series_is_taken_where_the_best_does_not_agree(tmp_path: Path) -> None:
@@ -301,7 +336,8 @@ def _stack(kernel: str, mm: float = 1.0, *, n: int = 40, uid: str = "") -> Stack
 def _image(kernel: str | None = None, mm: float = 5.0, uid: str = "1.9", **values) -> Instance:
     return Instance(
         Path("/nowhere"), uid, "1.2", "1.7", "1.8", "CT", "1", rows=64, columns=64, frame_of_reference_uid="1.6",
-        acquisition_time="101500", convolution_kernel=kernel, slice_thickness_mm=mm, **values,
+        acquisition_time="101500", convolution_kernel=kernel, slice_thickness_mm=mm,
+        image_position=(0.0, 0.0, 0.0), image_orientation=dicom.AXIAL, pixel_spacing=(0.7, 0.7), **values,
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from cohort_builder.cases.contrast import contrast_given
+
 if TYPE_CHECKING:
     from cohort_builder.cases.selection import Selection
     from cohort_builder.pacs.index import Study
@@ -120,43 +122,6 @@ def age_years(text: str | None) -> float | None:
     """An Age String (PS3.5 6.2: "074Y", "018M", "006W", "003D") in years; None if it is none."""
     match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY])\s*", text or "", re.IGNORECASE)
     return None if match is None else int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2].upper()]
-
-
-# A contrast agent, as descriptions name it in several languages.
-_AGENT = (
-    r"(?:contrast\w*|kontrast\w*|contr\.?|kontr\.?|produit de contraste|mdc|km|ce|c|injection|inj\.?|iv\+?c|iv|i\.v\.?|"
-    r"enhanc\w*)"
-)
-_SAYS_WITHOUT = re.compile(
-    rf"(?<!\w)(?:without|w\s?/\s?o|wo|no|non|pre|sans|ohne|zonder|senza|sin)[\s.-]*(?:i\.?v\.?\s*)?{_AGENT}(?!\w)"
-    r"|(?<!\w)(?:nativ\w*|blanco|blank|unenhanced|plain|ncct|nect|precontrast|noncontrast)(?!\w)|(?<!\w)c\s?-(?!\w)"
-    r"|(?<![\w])-\s?(?:c|km)(?!\w)|(?<!\w)(?:without|w\s?/\s?o|ohne|sans)\s?(?:and|und|et|&|/|\+)\s?(?:with|w|mit|avec)(?!\w)"
-)
-_SAYS_WITH = re.compile(
-    rf"(?<!\w)(?:with|w\s?/|post|mit|avec|met|con|nach|after)[\s.-]*(?:i\.?v\.?\s*)?{_AGENT}(?!\w)"
-    r"|(?<!\w)(?:contrast|kontrast|enhanced|cect|cta|postcontrast|km|arterial\w*|arteriell\w*|portal\w*|venous|"
-    r"venoes\w*|venös\w*|nephrographic|angio\w*)(?!\w)"
-    rf"|(?<!\w)c\s?\+|\+\s?{_AGENT}(?!\w)"
-)
-_NONE = re.compile(r"none|no|non|nil|not given|nein|ohne|nee|neg\w*|nativ\w*|without")
-_NOTHING = re.compile(r"n/?a|[-0?. ]+|unknown|unbekannt")
-
-
-def contrast_given(agent: str | None, description: str | None) -> bool | None:
-    """Whether a series was acquired with a contrast agent, from Contrast/Bolus Agent and Series Description.
-
-    None where neither tells, or they contradict each other. By the standard the element is absent where none was given
-    (PS3.3 A.3.3), but scanners leave it out, and technicians empty, in scans with contrast too: absence proves nothing.
-    """
-    named = _plain(agent)
-    says: set[bool] = set() if not named or _NOTHING.fullmatch(named) else {_NONE.fullmatch(named) is None}
-    text = " ".join((description or "").casefold().replace("_", " ").split())
-    rest = _SAYS_WITHOUT.sub(" ", text)
-    if rest != text:
-        says.add(False)
-    if _SAYS_WITH.search(rest):
-        says.add(True)
-    return says.pop() if len(says) == 1 else None
 
 
 def _within(value: float | None, bounds: tuple[float, float]) -> bool | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
@@ -29,6 +30,7 @@ Listed = str | Path | Sequence[str]
 _COLUMNS = {"accession_numbers": "accession_number", "exclude_patients": "patient_id"}
 _RANGES = ("slice_thickness_mm", "age_years")
 _DAYS = ("studies_from", "studies_until")
+_NOT_ONE_VALUE = re.compile(r"[\s#|,;]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,9 @@ class Selection:
         Patient's Sex: "F", "M" or "O".
     exclude_patients
         Patient IDs that must not be used (opt-out): a list, or the path of a file outside the output folder. They also
-        match without regard to case, separators, zeros in front and letters that only one of the two has in front:
-        rather one patient too many. A study without a Patient ID is left out, too.
+        match without regard to case, separators, zeros in front, letters that only one of the two has in front, and a
+        part that only one of the two has in front or behind ("4217", "MRN 0042-17", "H1-4217", "4217/1"): rather one
+        patient too many. A study without a Patient ID is left out, too.
 
     Notes
     -----
@@ -132,18 +135,15 @@ class Selection:
         Raises
         ------
         ConfigError
-            A file cannot be read, has no column of a usual name, or lies in ``outside``; or ``accession_numbers`` names
-            a file without a number in it.
+            A file cannot be read, holds nothing, has no column of a usual name, has a line that may be more than one
+            value, or lies in ``outside``.
 
         """
         for name in _COLUMNS if outside is not None else ():
             given = getattr(self, name)
             if isinstance(given, str | Path) and Path(given).resolve().is_relative_to(Path(outside or "").resolve()):
                 raise ConfigError(f"the file of select.{name} lies in the folder to build in; keep it elsewhere")
-        read = replace(self, accession_numbers=self.wanted_numbers, exclude_patients=self.opted_out)
-        if self.accession_numbers and not read.accession_numbers:
-            raise ConfigError("the file of select.accession_numbers holds no accession number; nothing would be built")
-        return read
+        return replace(self, accession_numbers=self.wanted_numbers, exclude_patients=self.opted_out)
 
     def sieve(self, index: Index) -> Sieve:
         """Decide for every study and CT series of an index whether it is used, and count what is not by criterion.
@@ -213,18 +213,36 @@ def _range(name: str, given: object) -> tuple[float, float] | None:
 
 def _values_of(name: str, path: Path, column: str) -> tuple[str, ...]:
     """The values in a file: of the column of a table that has one of the usual names, else one a line."""
+    numbered = _numbered_values(name, path, column)
+    if not numbered:
+        raise ConfigError(f"the file of select.{name} holds no {column}; fill it in, or leave {name} out")
+    for number, value in numbered:
+        if not value:
+            raise ConfigError(f"row {number} of the file of select.{name} has no {column}; fill it in, or delete it")
+        if _NOT_ONE_VALUE.search(value):
+            raise ConfigError(
+                f"row {number} of the file of select.{name} holds a space, tab, #, |, comma or semicolon: give one "
+                f"{column} a line, without remarks, and without the spaces that belong to it: they do not count"
+            )
+    return tuple(dict.fromkeys(value for _, value in numbered))
+
+
+def _numbered_values(name: str, path: Path, column: str) -> list[tuple[int, str]]:
+    """Row, counted without empty lines, and value."""
     try:
         raw = path.read_bytes()
         text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         # Its name may be anything; whoever gave it knows which it is.
-        problem = "is no text in UTF-8 or UTF-16" if isinstance(error, UnicodeDecodeError) else "cannot be read"
-        raise ConfigError(f"the file of select.{name} {problem} ({type(error).__name__}); correct its path") from error
+        if isinstance(error, UnicodeDecodeError):
+            raise ConfigError(f"the file of select.{name} is no text in UTF-8 or UTF-16; save it as UTF-8") from error
+        problem = f"cannot be read ({type(error).__name__}); correct its path"
+        raise ConfigError(f"the file of select.{name} {problem}") from error
     lines = [line for line in text.splitlines() if line.strip()]
     delimiter = next((mark for mark in "\t;," if lines and mark in lines[0]), None)
     if delimiter is None:
         start = 1 if lines and _rank(lines[0], column) is not None else 0
-        return tuple(dict.fromkeys(line.strip(' \t"') for line in lines[start:]))
+        return [(i, line.strip(' \t"')) for i, line in enumerate(lines[start:], start + 1)]
     try:
         header, *rows = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, strict=True)
     except csv.Error as error:
@@ -236,11 +254,7 @@ def _values_of(name: str, path: Path, column: str) -> tuple[str, ...]:
             f"the file of select.{name} is a table with {len(meant)} columns that may be meant; name one of them "
             f"{column}, or give a file with one value a line"
         )
-    values = {number: "".join(row[meant[0] : meant[0] + 1]).strip() for number, row in enumerate(rows, 2) if any(row)}
-    if not all(values.values()):
-        empty = next(number for number, value in values.items() if not value)
-        raise ConfigError(f"row {empty} of the file of select.{name} has no {column}; fill it in, or delete the row")
-    return tuple(dict.fromkeys(values.values()))
+    return [(number, "".join(row[meant[0] : meant[0] + 1]).strip()) for number, row in enumerate(rows, 2) if any(row)]
 
 
 def _rank(name: str, column: str) -> int | None:

@@ -7,6 +7,7 @@ one. Patients on the opt-out list are the exception: the index forgets them.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from cohort_builder.pacs.instances import Instance
 
 NOT_SELECTED = "not_selected"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,12 @@ class Sieve:
         if self.kept is None:
             return {}
         counts = {"selected_studies": self.kept, "accession_numbers_not_in_export": self.absent}
+        if listed := self.forgotten.opt_out.listed:
+            counts |= {"opt_out_ids_listed": listed, "opt_out_ids_found": self.forgotten.found}
         for left, found in self._tally().items():
             ending = f"{left.criterion}{'_unknown' if left.unknown else ''}"
             counts |= {f"not_selected_{what}_{ending}": n for what, n in found.items()}
-        return {name: n for name, n in counts.items() if n or name == "selected_studies"}
+        return {name: n for name, n in counts.items() if n or name in {"selected_studies", "opt_out_ids_found"}}
 
     def over(self, index: Index) -> Index:
         """Return the index without what is left out."""
@@ -83,7 +88,10 @@ class Sieve:
     def told(self) -> str:
         """The counts of what is left out by criterion, for messages."""
         tally = self._tally().items()
-        return "; ".join(f"{left.criterion}{' (unknown)' * left.unknown}: {_told(found)}" for left, found in tally)
+        told = [f"{left.criterion}{' (unknown)' * left.unknown}: {_told(found)}" for left, found in tally]
+        if self.kept is not None and (listed := self.forgotten.opt_out.listed):
+            told.append(f"opt-out list: {listed} Patient ID(s) listed, {self.forgotten.found} found")
+        return "; ".join(told)
 
     def _tally(self) -> dict[LeftOut, Counter[str]]:
         """Studies and series by why they are left out, in the order of the criteria."""
@@ -222,7 +230,14 @@ def make_sieve(select: Selection, index: Index) -> Sieve:
         if left is not None:
             studies[uid] = left
     absent = criteria.numbers - {accession_key(study.accession_number) for study in every}
+    absent = {number for number in absent if not index.forgotten.accession_numbers.has(number)}
     sieve = Sieve(studies, series, len(every) - len(studies), len(absent), index.forgotten)
+    if (listed := index.forgotten.opt_out.listed) and not index.forgotten.found:
+        logger.warning(
+            "none of the %d Patient ID(s) of the opt-out list is in the export: nobody is taken out; compare how the "
+            "list and the headers write them",
+            listed,
+        )
     if not sieve.kept:
         raise nothing_left(sieve)
     return sieve
@@ -232,7 +247,7 @@ def nothing_left(sieve: Sieve) -> ConfigError:
     """The error of a selection that leaves nothing to build from."""
     return ConfigError(
         f"the selection leaves nothing of the export to build from; left out: {sieve.told() or 'nothing'}. Widen "
-        "[select]; what an earlier build left in the output folder is still there: delete the folder, if it must not be"
+        "[select]; what an earlier build may have left in its folder is still there: delete it, if it must not be"
     )
 
 

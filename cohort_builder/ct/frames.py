@@ -4,7 +4,8 @@ The index knows how the pixels are stored and where they begin. That is believed
 the same: the elements SOP Instance UID and Samples per Pixel to Pixel Representation, encoded as the index knows them
 and in ascending order (PS3.5 7.1), and right before the pixels the Pixel Data element with the indexed length. One
 search through a few kilobytes takes microseconds. Where it finds something else, and where the index does not know the
-place, pydicom parses the header: the object must carry the indexed SOP Instance UID, and its own layout counts.
+place, pydicom parses the header: the object must carry the indexed SOP Instance UID, geometry and rescale, and its own
+layout counts. A file must also have the indexed size and time, and a member of a zip its checksum.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO, FileIO
+from io import BytesIO
 from itertools import pairwise
+from math import isclose
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cohort_builder.pacs.elements import integer, text
-from cohort_builder.pacs.objects import open_object, raw_place
+from cohort_builder.pacs.headers import HeaderError, header_of
+from cohort_builder.pacs.objects import ChangedError, open_in_place, open_object
 from segmentation.types import GeometryError
 
 if TYPE_CHECKING:
@@ -32,6 +35,14 @@ IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in
 NATIVE = frozenset({IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED})
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA, _ITEM, _END = (0x7FE0, 0x0010), (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_CHANGED = (
+    "an image of the series changed since it was indexed; index the export again, that of a server after deleting the "
+    "index"
+)
+_INDEXED = (
+    "image_position", "image_orientation", "pixel_spacing", "rescale_slope", "rescale_intercept", "pixel_padding_value",
+    "pixel_padding_range_limit",
+)  # fmt: skip
 _PHOTOMETRIC = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422"})
 
 
@@ -72,18 +83,18 @@ class OpenObject:
     Raises
     ------
     GeometryError
-        It is another object, or no MONOCHROME2 image with 1 sample a pixel.
+        It is not what was indexed, or no MONOCHROME2 image with 1 sample a pixel.
 
     Damaged files raise ``cohort_builder.pacs.elements.READ_ERRORS``, here and on reading.
 
     """
 
     def __init__(self, instance: Instance) -> None:
-        place = raw_place(instance)
-        if place is None:
-            self._stream, self._start = open_object(instance), 0
-        else:  # unbuffered: the system copies straight into the array
-            self._stream, self._start = cast("BinaryIO", FileIO(place[0])), place[1]
+        try:
+            place = open_in_place(instance) or (open_object(instance), 0)
+        except ChangedError as error:
+            raise GeometryError(_CHANGED) from error
+        self._stream, self._start = place
         self._table: list[list[tuple[int, int]]] | None = None
         try:
             self.layout = self._indexed(instance) or self._parsed(instance)
@@ -212,12 +223,34 @@ def _even(value: str, padding: bytes) -> bytes:
 
 
 def _require_same(ds: Dataset, instance: Instance) -> None:
-    if text(ds, "SOPInstanceUID") != instance.sop_instance_uid:
-        raise GeometryError("a file of the series changed since it was indexed; index the export again")
+    if text(ds, "SOPInstanceUID") != instance.sop_instance_uid or not _is_as_indexed(ds, instance):
+        raise GeometryError(_CHANGED)
     samples, photometric = integer(ds, "SamplesPerPixel"), text(ds, "PhotometricInterpretation")
     if samples != 1 or photometric != "MONOCHROME2":
         got = photometric if photometric in _PHOTOMETRIC else "something else"  # a header's text is not quoted
         raise GeometryError(f"a CT image must be MONOCHROME2 with 1 sample a pixel, got {got} with {samples}")
+
+
+def _is_as_indexed(ds: Dataset, instance: Instance) -> bool:
+    """Whether an object, or the frame that is asked for, has the geometry and rescale that the index knows."""
+    try:
+        header = header_of(ds, instance.path)
+    except HeaderError:
+        return False
+    if header is None:
+        return False
+    frames = {frame.frame_number: frame for frame in header.frames}
+    found = frames.get(instance.frame_number, header.instance)
+    return all(_is_close(getattr(found, name), getattr(instance, name)) for name in _INDEXED)
+
+
+def _is_close(found: object, indexed: object) -> bool:
+    """Equal, but for what a server's JSON may lose of a decimal number."""
+    if isinstance(found, float) and isinstance(indexed, float):
+        return isclose(found, indexed, rel_tol=1e-6, abs_tol=1e-6)
+    if isinstance(found, tuple) and isinstance(indexed, tuple) and len(found) == len(indexed):
+        return all(map(_is_close, found, indexed))
+    return found == indexed
 
 
 def _layout_in(ds: Dataset, syntax: str, offset: int, length: int) -> PixelLayout:

@@ -7,6 +7,8 @@ import numpy as np
 from segmentation.geometry import FloatArray
 
 ROUNDED_MM = 0.11  # two positions written with one decimal are off by 0.05 mm each
+_LONG_RUN = 20  # steps; a millimetre over them is 5 % of one
+_WHOLE_MM = 1e-3
 _JITTER_FRACTION = 0.2  # of the spacing; a missing slice shows as at least 0.5
 
 
@@ -32,6 +34,22 @@ def regular_runs(heights_mm: FloatArray) -> list[tuple[int, int]]:
         or len(heights_mm) == 2
         or any(abs(_step(heights_mm[a:b]) - step) <= _tolerance(step) for step in steps)
     ]
+
+
+def is_rounded_to_mm(heights_mm: FloatArray, run: tuple[int, int], thickness_mm: float | None) -> bool:
+    """Whether a run of equal steps may come of rounding alone: 0, 1.25, 2.5, 3.75, 5 written as 0, 1, 2, 4, 5.
+
+    So it may where all sorted positions are whole millimetres and other steps, one longer or shorter, come up as well;
+    not if the step is the slices' own thickness, or if the run is so long that rounding cannot have made it.
+    """
+    first, last = run
+    step = _step(heights_mm[first:last])
+    if np.abs(heights_mm - heights_mm[0] - np.rint(heights_mm - heights_mm[0])).max() > _WHOLE_MM:
+        return False
+    if last - first > _LONG_RUN or abs((thickness_mm or 0.0) - step) <= _tolerance(step):
+        return False
+    others = np.abs(np.abs(np.diff(heights_mm) - step) - 1) <= _WHOLE_MM
+    return int(others.sum()) > 1
 
 
 def off_grid_mm(heights_mm: FloatArray) -> float:

@@ -14,8 +14,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from cohort_builder.ct.phases import SAME_POSITION_MM, Phase, heights_mm, is_one_pass, split_phases
 from cohort_builder.ct.pixels import read_hounsfield
-from cohort_builder.ct.spacing import ROUNDED_MM, off_grid_mm, regular_runs
+from cohort_builder.ct.spacing import ROUNDED_MM, is_rounded_to_mm, off_grid_mm, regular_runs
 from cohort_builder.pacs.headers import Instance
 from cohort_builder.types import Skip
 from segmentation.geometry import FloatArray, slice_affine, volume_affine
@@ -26,13 +27,9 @@ _CT_CLASSES = frozenset({_CT_IMAGE_STORAGE, f"{_CT_IMAGE_STORAGE}.1", f"{_CT_IMA
 _NOT_HOUNSFIELD = frozenset({"OD", "MGML", "PCT", "ED", "EDW", "Z_EFF"})  # PS3.3 C.11.1.1.2
 _ORIENTATION_RAD = 5e-4  # moves the far corner of a 360 mm slice by 0.2 mm
 _SPACING_FRACTION = 1e-4
-_SAME_POSITION_MM = 0.01
 _EXACT_MM = 0.005
 _SIDEWAYS_FRACTION = 5e-4  # what three decimals of Image Orientation do; left in the grid, half of it is an error
 _HIGHDICOM_PERPENDICULAR = 1e-2  # for two rounded thin slices; the tilt itself is bounded by the two above
-_SPLIT_KEYS = (
-    "acquisition_number", "temporal_position", "stack_id", "acquisition_time", "content_time", "convolution_kernel",
-)  # fmt: skip
 _MAYBE_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in ("50", "51", "81", "91", "203"))
 _DETAILS = {
     "not_ct_image": "they are no CT Image Storage objects (a screen save, a report); only those are read",
@@ -43,8 +40,12 @@ _DETAILS = {
     "absent or not valid",
     "no_rescale": "Rescale Slope or Intercept is absent, so stored values cannot become Hounsfield units",
     "not_hounsfield": "their Rescale Type is not Hounsfield units",
-    "duplicate_positions": "several images lie at one position, and neither acquisition, time nor kernel tells them "
-    "apart; export the phases as separate series",
+    "duplicate_positions": "several images lie at one position, and neither acquisition, time, contrast, image type "
+    "nor kernel tells them apart; export the phases as separate series",
+    "interleaved_passes": "slices that were taken at different times alternate, and nothing tells which belong "
+    "together; export the phases as separate series",
+    "rounded_positions": "positions are written to whole millimetres, by which slices of another spacing look regular "
+    "in places; export them with their decimals",
     "duplicate_slice": "the same pixels at the same position as another image of the series, which is used",
     "irregular_spacing": "slices are missing or the spacing changes; each regular part is a volume of its own",
     "gantry_tilt": "the slices are stacked obliquely to their plane (gantry tilt), which is not read yet",
@@ -81,16 +82,18 @@ def split_series(instances: Iterable[Instance]) -> tuple[list[Stack], list[Skip]
     """Split the images of a series into regular stacks.
 
     Images are grouped by grid (Rows, Columns, orientation, Pixel Spacing, Frame of Reference), then, where positions
-    repeat or acquisitions interleave, by the first of acquisition number, temporal position, stack, acquisition time,
-    content time and kernel that separates them. Of images at one position that nothing separates one is used if their
-    pixels are equal, none if not. What is left is cut into its longest runs of equal spacing. Regularity is confirmed
-    by ``highdicom.spatial.get_volume_positions``. The order of ``instances`` does not matter.
+    repeat or phases interleave, by acquisition number, temporal position, stack, contrast agent, Image Type,
+    acquisition time, content time and kernel, as many of them as it takes. Of images at one position that nothing
+    separates one is used if their pixels are equal, none if not. What is left is cut into its longest runs of equal
+    spacing; those that whole-millimetre rounding may have made are refused. Regularity is confirmed by
+    ``highdicom.spatial.get_volume_positions``. The order of ``instances`` does not matter.
 
     Returns
     -------
     Stacks, longest first, and one Skip for each series and reason: ``not_ct_image``, ``frames_without_geometry``,
     ``localizer``, ``burned_in_annotation``, ``no_geometry``, ``no_rescale``, ``not_hounsfield``,
-    ``duplicate_positions``, ``duplicate_slice``, ``irregular_spacing``, ``gantry_tilt``, ``single_slice``.
+    ``duplicate_positions``, ``duplicate_slice``, ``interleaved_passes``, ``irregular_spacing``, ``rounded_positions``,
+    ``gantry_tilt``, ``single_slice``.
 
     """
     left_out: dict[tuple[str, str], list[Instance]] = defaultdict(list)
@@ -104,7 +107,7 @@ def split_series(instances: Iterable[Instance]) -> tuple[list[Stack], list[Skip]
     stacks: list[Stack] = []
     for series, members in usable.items():
         for group in _by_grid(members):
-            for part in _by_phase(group):
+            for part in split_phases(group):
                 found, lost = _regular_stacks(part)
                 stacks += found
                 for reason, slices in lost:
@@ -178,57 +181,16 @@ def _same_grid(a: Instance, b: Instance) -> bool:
     return bool(turned <= _ORIENTATION_RAD and stretched <= _SPACING_FRACTION)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Images of one grid and one phase, in order of their position; ``key`` is what separated the phases."""
-
-    instances: tuple[Instance, ...]
-    key: str | None = None
-
-
-def _by_phase(group: Sequence[Instance]) -> list[_Part]:
-    ordered = sorted(group, key=lambda i: (float(_heights(group, [i])[0]), *_identity(i)))
-    repeats = _repeats(_heights(group, ordered))
-    for key in _SPLIT_KEYS:
-        phases: dict[str, list[Instance]] = defaultdict(list)
-        for instance in ordered:
-            phases[str(getattr(instance, key))].append(instance)
-        heights = [_heights(group, phase) for phase in phases.values()]
-        sizes = [len(phase) for phase in phases.values()]
-        if len(phases) < 2 or max(sizes) < 2 or any(_repeats(h) for h in heights):
-            continue
-        timed = key.endswith("_time")  # often each slice has its own
-        if (repeats and not (timed and min(sizes) < 2)) or (not timed and min(sizes) > 1 and _interleaved(heights)):
-            return [_Part(tuple(phase), key) for _, phase in sorted(phases.items())]
-    return [_Part(tuple(ordered))]
-
-
-def _heights(group: Sequence[Instance], members: Sequence[Instance]) -> FloatArray:
-    """Positions along the slice normal of the group, in mm."""
-    orientation = np.asarray(group[0].image_orientation, dtype=np.float64)
-    positions = np.asarray([i.image_position for i in members], dtype=np.float64)
-    heights: FloatArray = positions @ np.cross(orientation[:3], orientation[3:])
-    return heights
-
-
-def _repeats(heights: FloatArray) -> bool:
-    return bool((np.diff(np.sort(heights)) < _SAME_POSITION_MM).any())
-
-
-def _interleaved(phases: Sequence[FloatArray]) -> bool:
-    """Whether the extents of two phases overlap: alternating slices of two acquisitions look like one fine stack."""
-    extents = sorted((float(h.min()), float(h.max())) for h in phases)
-    return any(low < highest for (_, highest), (low, _) in pairwise(extents))
-
-
 _Lost = list[tuple[str, Sequence[Instance]]]
 
 
-def _regular_stacks(part: _Part) -> tuple[list[Stack], _Lost]:
+def _regular_stacks(part: Phase) -> tuple[list[Stack], _Lost]:
     members, lost = _one_for_each_position(part.instances)
     if len(members) < 2:
         return [], lost + [("single_slice", [member]) for member in members]
-    heights = _heights(members, members)
+    if not is_one_pass(members):
+        return [], [*lost, ("interleaved_passes", members)]
+    heights = heights_mm(members, members)
     runs = regular_runs(heights)
     regular = runs == [(0, len(heights))]
     whole = regular and not any(reason == "duplicate_positions" for reason, _ in lost)
@@ -241,19 +203,21 @@ def _regular_stacks(part: _Part) -> tuple[list[Stack], _Lost]:
     stacks = []
     for first, last in runs:
         slices = members[first:last]
-        if _is_tilted(slices):
+        if not regular and is_rounded_to_mm(heights, (first, last), slices[0].slice_thickness_mm):
+            lost.append(("rounded_positions", slices))
+        elif _is_tilted(slices):
             lost.append(("gantry_tilt", slices))
         elif not _confirmed(slices):
             lost.append(("irregular_spacing", slices))
         else:
-            stacks.append(_stack(slices, part.key, whole=whole))
+            stacks.append(_stack(slices, part.keys, whole=whole))
     return stacks, lost
 
 
 def _one_for_each_position(members: Sequence[Instance]) -> tuple[list[Instance], _Lost]:
     """Of images at one position the first if their pixels are equal; else none: which one fits is not known."""
-    heights = _heights(members, members)
-    starts = [0, *(np.flatnonzero(np.diff(heights) >= _SAME_POSITION_MM) + 1), len(members)]
+    heights = heights_mm(members, members)
+    starts = [0, *(np.flatnonzero(np.diff(heights) >= SAME_POSITION_MM) + 1), len(members)]
     kept: list[Instance] = []
     lost: _Lost = []
     for low, high in pairwise(starts):
@@ -268,7 +232,7 @@ def _one_for_each_position(members: Sequence[Instance]) -> tuple[list[Instance],
 
 def _same_image(a: Instance, b: Instance) -> bool:
     """Whether two images of one grid lie at one place and hold the same Hounsfield units; no, if one is damaged."""
-    if np.abs(np.subtract(a.image_position, b.image_position)).max() >= _SAME_POSITION_MM:  # type: ignore[arg-type]
+    if np.abs(np.subtract(a.image_position, b.image_position)).max() >= SAME_POSITION_MM:  # type: ignore[arg-type]
         return False
     try:
         return bool(np.array_equal(read_hounsfield(a), read_hounsfield(b)))
@@ -303,13 +267,13 @@ def _confirmed(slices: Sequence[Instance]) -> bool:
     return spacing is not None and order in (list(range(n)), list(range(n))[::-1])
 
 
-def _stack(slices: Sequence[Instance], key: str | None, *, whole: bool) -> Stack:
+def _stack(slices: Sequence[Instance], keys: Sequence[str], *, whole: bool) -> Stack:
     first, last = slices[0], slices[-1]
-    heights = _heights(slices, slices)
+    heights = heights_mm(slices, slices)
     flags = {
         "part_of_series": not whole,
         "positions_rounded": off_grid_mm(heights) > _EXACT_MM,
-        f"split_by_{key}": key is not None,
+        **{f"split_by_{key}": True for key in keys},
         "rounded_to_integer_hu": any(
             not _is_whole(i.rescale_slope) or not _is_whole(i.rescale_intercept) for i in slices
         ),

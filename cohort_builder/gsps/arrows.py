@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, combinations, islice, pairwise, product
 from math import degrees
 
-from cohort_builder.gsps.strokes import SAME_POINT_PX, Head, Number, Segment, Shape
+from cohort_builder.figures import SAME_POINT_PX
+from cohort_builder.gsps.strokes import Head, Number, Segment, Shape
 from cohort_builder.types import AnnotationKind
 
 _BARB_DEGREES = (5.0, 75.0)

@@ -11,10 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from cohort_builder.gsps.arrows import one_stroke_arrow, put_heads_on
-from cohort_builder.gsps.regions import MOST_VERTICES, put_dots_on, region_of
-from cohort_builder.gsps.strokes import (
+from cohort_builder.figures import (
+    ACROSS_FRACTION,
+    AXES_DEGREES,
+    MOST_VERTICES,
     SAME_POINT_PX,
+    angle,
+    meeting_of,
+    without_repeats,
+)
+from cohort_builder.gsps.arrows import one_stroke_arrow, put_heads_on
+from cohort_builder.gsps.regions import put_dots_on, region_of
+from cohort_builder.gsps.strokes import (
+    REACH_FRACTION,
+    REACH_PX,
     Head,
     Hints,
     Number,
@@ -22,18 +32,15 @@ from cohort_builder.gsps.strokes import (
     Refusal,
     Segment,
     Shape,
-    angle,
     box_of,
     distance,
-    without_repeats,
 )
 from cohort_builder.types import AnnotationKind
 
 _MOST_STROKES = 64
 _PIECE_POINTS, _HEAD_FRACTION = 6, 0.5
-_PERPENDICULAR_DEGREES, _GROUPED_DEGREES = 75.0, 65.0
+_PERPENDICULAR_DEGREES = 75.0
 _ANGLE_DEGREES = 10.0  # less is one line drawn on in two parts
-_ACROSS_FRACTION = 0.03  # a diameter goes on beyond the other one; a perpendicular drawn onto a line ends on it
 _SHORT_FRACTION, _TICK_FRACTION = 0.25, 0.2
 _STEEP_DEGREES = 60.0
 _RULER_TICKS = 4
@@ -42,13 +49,13 @@ _NO_HINTS = Hints()
 
 
 def classify(polylines: Sequence[Polyline], hints: Hints = _NO_HINTS) -> tuple[list[Shape], list[Refusal]]:
-    """Recognise the strokes that belong together (one item, or one graphic group, on one image).
+    """Recognise the strokes of one bundle (``bundles_of``).
 
     In this order: regions and points; arrows (shaft and three-point head, shaft and closed triangle, shaft and two
     barbs, one polyline with barbs; a head at both ends makes a line); rulers (refused); mid-point ticks and end caps
     (dropped, named in the rule); bi-dimensional pairs (two lines across each other within 15 degrees of perpendicular,
-    25 if grouped); angles (two lines that share an end); lines. Points and small circles on the ends or the middle of
-    something are marks on it.
+    25 if grouped; one may end on the other only where a text gives both lengths); angles (two lines that share an end);
+    lines. Points and small circles on the ends or the middle of something are marks on it.
 
     Returns
     -------
@@ -80,9 +87,6 @@ def _recognised(polylines: Sequence[Polyline], hints: Hints) -> tuple[list[Shape
     shapes = [shape for shape in shapes if shape not in heads_of_a_kind]
     segments, touched = _apart(segments, _pieces(polylines, refusals))
     refusals += [Refusal("unrecognised_combination", segment.members) for segment in touched]
-    if hints.angle and not hints.stated_mm:
-        refusals += [Refusal("angle", segment.members) for segment in segments]
-        segments = []
     segments, ruled = _without_rulers(segments)
     pairs, lines, unclear = _pairs(_undecorated(segments, hints), hints)
     shapes += pairs + [Shape(AnnotationKind.LINE, line.ends, rule, line.members) for line, rule in lines]
@@ -128,7 +132,8 @@ def _sorted_out(polylines: Sequence[Polyline]) -> tuple[list[Segment], list[Head
         points = without_repeats(polyline.points)
         members = (polyline.number,)
         straight = polyline.graphic_type == "POLYLINE" or (polyline.graphic_type == "INTERPOLATED" and len(points) == 2)
-        closed = len(points) > 3 and abs(points[0] - points[-1]) <= SAME_POINT_PX
+        closed = len(points) > 2 and abs(points[0] - points[-1]) <= SAME_POINT_PX
+        corners = len(points) - closed
         arrow = one_stroke_arrow(points) if straight else None
         if len(points) > MOST_VERTICES:
             refusals.append(Refusal("many_points", members))
@@ -140,10 +145,12 @@ def _sorted_out(polylines: Sequence[Polyline]) -> tuple[list[Segment], list[Head
             segments.append(Segment(members, *points))
         elif arrow is not None:
             shapes.append(Shape(AnnotationKind.ARROW, arrow, "arrow:one_polyline", members))
-        elif straight and len(points) - closed == 3 and (closed or polyline.filled):
+        elif straight and closed and corners == 2:
+            refusals.append(Refusal("zero_area", members))
+        elif straight and corners == 3 and (closed or polyline.filled):
             a, b, c = points[:3]
             heads += [Head(a, (b, c), members), Head(b, (c, a), members), Head(c, (a, b), members)]
-        elif straight and len(points) == 3:
+        elif straight and corners == 3:
             heads.append(Head(points[1], (points[0], points[2]), members))
         elif isinstance(region := region_of(polyline), Shape):
             shapes.append(region)
@@ -186,7 +193,7 @@ def _pieces(polylines: Sequence[Polyline], refusals: Sequence[Refusal]) -> list[
 
 
 def _reach(segment: Segment) -> float:
-    return max(2.0, 0.1 * segment.length)
+    return max(REACH_PX, REACH_FRACTION * segment.length)
 
 
 def _apart(segments: Sequence[Segment], pieces: Sequence[Polyline]) -> tuple[list[Segment], list[Segment]]:
@@ -223,7 +230,7 @@ def _undecorated(segments: Sequence[Segment], hints: Hints) -> list[tuple[Segmen
     owner: dict[Segment, tuple[Segment, str]] = {}
     for small in segments:
         for line in sorted(segments, key=lambda s: -s.length):
-            what = _decoration(small, line, hints)
+            what = _decoration(small, line, segments, hints)
             if what is not None and line not in owner:
                 owner[small] = (line, what)
                 break
@@ -238,14 +245,22 @@ def _undecorated(segments: Sequence[Segment], hints: Hints) -> list[tuple[Segmen
     return found
 
 
-def _decoration(small: Segment, line: Segment, hints: Hints) -> str | None:
-    """What ``small`` is on ``line``: a mid-point tick, an end cap, or nothing."""
+def _decoration(small: Segment, line: Segment, segments: Sequence[Segment], hints: Hints) -> str | None:
+    """What ``small`` is on ``line``: a mid-point tick, an end cap, or nothing.
+
+    A cap is short, or is one of two alike, one on each end: those are longer than a short line.
+    """
     ratio = small.length / line.length if line.length else 1.0
     slack = max(1.0, 0.02 * line.length)
+    if ratio < 1 and min(abs(small.middle - end) for end in line.ends) <= slack:
+        other = line.start + line.end - small.middle
+        alike = any(
+            s not in {small, line} and abs(s.middle - other) <= 2 * slack and _is_parallel(small, s, slack)
+            for s in segments
+        )
+        return "end_cap" if ratio <= _SHORT_FRACTION or alike else None
     if ratio > _SHORT_FRACTION:
         return None
-    if min(abs(small.middle - end) for end in line.ends) <= slack:
-        return "end_cap"
     steep = angle(small.end - small.start, line.end - line.start) >= _STEEP_DEGREES
     if not steep or abs(small.middle - line.middle) > slack or _is_stated(ratio, hints):
         return None
@@ -253,9 +268,17 @@ def _decoration(small: Segment, line: Segment, hints: Hints) -> str | None:
     return "mid_tick" if ratio <= _TICK_FRACTION or one_value else None
 
 
+def _is_parallel(a: Segment, b: Segment, slack: float) -> bool:
+    """Whether two segments have the same direction and length, whichever end comes first."""
+    one, two = a.end - a.start, b.end - b.start
+    return min(abs(one - two), abs(one + two)) <= slack
+
+
 def _is_stated(ratio: float, hints: Hints) -> bool:
-    """Whether a text beside the strokes gives two diameters of this ratio."""
+    """Whether a text beside the strokes, or two of their group, give two diameters of this ratio."""
     pairs = [values for values in hints.stated_mm if len(values) == 2]
+    if hints.grouped and [len(values) for values in hints.stated_mm] == [1, 1]:
+        pairs.append((hints.stated_mm[0][0], hints.stated_mm[1][0]))
     return any(abs(min(pair) / max(pair) - ratio) <= _STATED_RATIO * ratio for pair in pairs)
 
 
@@ -312,15 +335,15 @@ def _bidimensional(a: tuple[Segment, str], b: tuple[Segment, str], *, grouped: b
 def _meeting(a: Segment, b: Segment, hints: Hints) -> str | None:
     """How two lines meet: ``across`` near perpendicular, as a ``perpendicular`` onto the other, as an ``angle``."""
     one, two = a.end - a.start, b.end - b.start
-    if angle(one, two) < (_GROUPED_DEGREES if hints.grouped else _PERPENDICULAR_DEGREES):
+    if angle(one, two) < (AXES_DEGREES if hints.grouped else _PERPENDICULAR_DEGREES):
         shares_end = any(abs(p - q) <= SAME_POINT_PX for p in a.ends for q in b.ends)
         return "angle" if shares_end and angle(one, two) >= _ANGLE_DEGREES else None
-    area = (one.conjugate() * two).imag
-    between = b.start - a.start
-    fractions = ((between.conjugate() * two).imag / area, (between.conjugate() * one).imag / area)
-    if all(_ACROSS_FRACTION <= f <= 1 - _ACROSS_FRACTION for f in fractions):
-        return "across"
-    if not all(-_ACROSS_FRACTION <= f <= 1 + _ACROSS_FRACTION for f in fractions):
+    fractions = meeting_of(a.ends, b.ends)
+    if fractions is None:
         return None
-    stated_pair = any(len(values) == 2 for values in hints.stated_mm)
-    return "across" if hints.grouped or stated_pair else "perpendicular"
+    if all(ACROSS_FRACTION <= f <= 1 - ACROSS_FRACTION for f in fractions):
+        return "across"
+    if not all(-ACROSS_FRACTION <= f <= 1 + ACROSS_FRACTION for f in fractions):
+        return None
+    ratio = min(a.length, b.length) / max(a.length, b.length)
+    return "across" if _is_stated(ratio, hints) else "perpendicular"

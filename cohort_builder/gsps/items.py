@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from cohort_builder.figures import MOST_POINTS, MOST_VERTICES
 from cohort_builder.gsps.compounds import Compound, read_compound
-from cohort_builder.gsps.regions import MOST_VERTICES
+from cohort_builder.gsps.reasons import FAILURES
 from cohort_builder.gsps.strokes import COMPOUND, TEXT, Number, Polyline, Refusal, Shape, Target
 from cohort_builder.gsps.texts import DrawnText
 from cohort_builder.gsps.units import PixelOrigin, Space, Spaces, frames_of
@@ -34,11 +35,13 @@ _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _GRAPHICS = frozenset({"POLYLINE", "INTERPOLATED", "CIRCLE", "ELLIPSE", "POINT"})
 _INSTANCE_ID = "CompoundGraphicInstanceID"
 _MOST_OBJECTS = 2000
-_MOST_POINTS = 50_000  # of all graphics together: to look whether an outline crosses itself takes the square of its own
 
 
-OnRefusal = Callable[[Sequence[int], str], None]
-"""Called with the (item, object) numbers of what cannot be read, and the reason."""
+class OnRefusal(Protocol):
+    """Called with the (item, object) number of what cannot be read, the reason, and all its ``members`` if several."""
+
+    def __call__(self, number: Sequence[int], reason: str, *, members: Sequence[Number] = ()) -> None:
+        """Record it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,23 @@ def read_items(ds: Dataset, origin: PixelOrigin, *, on_refusal: OnRefusal) -> li
         on_refusal((), "too_many_graphics")
         return []
     reader = _ItemReader(ds, origin, on_refusal)
-    read = (reader.item(i, annotation) for i, annotation in enumerate(items, start=1))
-    return [item for item in read if item is not None]
+    found = (reader.objects(i, annotation) for i, annotation in enumerate(items, start=1))
+    return reader.items([objects for objects in found if objects is not None])
+
+
+_Instance = tuple[int, str]
+"""A compound graphic: the item that holds it, and its Compound Graphic Instance ID (other items may count anew)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """What one item holds: simple graphics as instance ID, stroke and key, compound graphics by their numbers."""
+
+    number: int
+    target: Target
+    annotation: Dataset
+    graphics: Sequence[tuple[str | None, Polyline | Refusal, Key | None]]
+    compounds: Sequence[tuple[Number, Dataset]]
 
 
 class _ItemReader:
@@ -88,12 +106,15 @@ class _ItemReader:
         self._pixels = None if origin is PixelOrigin.CORNER else f"{origin}_origin"
         self._converted: dict[Number, str] = {}
         self._references, self._series_of = _relationship(ds)
-        self._points_left = _MOST_POINTS
+        self._points_left = MOST_POINTS
+        self._holders: dict[tuple[Target, str | None], set[int]] = defaultdict(set)
+        self._read: dict[_Instance | None, Number] = {}
 
-    def item(self, i: int, annotation: Dataset) -> Item | None:
+    def objects(self, i: int, annotation: Dataset) -> _Objects | None:
+        """What stands in one item; None where it is not on one image."""
         target = self._target(annotation)
         if isinstance(target, str):
-            self._refuse((i,), target)
+            self._refuse((i,), target, members=_numbers_of(i, annotation))
             return None
         graphics = [
             (text(graphic, _INSTANCE_ID), self._stroke((i, j), graphic, target), _key_of(graphic))
@@ -103,15 +124,36 @@ class _ItemReader:
             ((i, COMPOUND + j), compound)
             for j, compound in enumerate(sequence(annotation, "CompoundGraphicSequence"), start=1)
         ]
-        renderings: dict[str | None, list[Polyline]] = defaultdict(list)
-        for own_id, stroke, _ in graphics:
-            if isinstance(stroke, Polyline):
-                renderings[own_id].append(stroke)
-        shapes, of_compound = self._compounds(compounds, target, renderings)
-        keys = {number: key for number, compound in compounds if (key := _key_of(compound)) is not None}
+        return _Objects(i, target, annotation, graphics, compounds)
+
+    def items(self, found: Sequence[_Objects]) -> list[Item]:
+        """Items without the simple renderings of compound graphics, unless these are damaged.
+
+        A rendering stands in the item of its compound graphic, or in another on the same image.
+        """
+        for one in found:
+            for _, compound in one.compounds:
+                self._holders[one.target, text(compound, _INSTANCE_ID)].add(one.number)
+        renderings: dict[_Instance | None, list[Polyline]] = defaultdict(list)
+        for one in found:
+            for own_id, stroke, _ in one.graphics:
+                if isinstance(stroke, Polyline):
+                    renderings[self._instance(one, own_id)].append(stroke)
+        shapes = [self._compounds(one, renderings) for one in found]
+        return [self._item(one, read) for one, read in zip(found, shapes, strict=True)]
+
+    def _instance(self, one: _Objects, own_id: str | None) -> _Instance | None:
+        """The compound graphic with that ID in an item, else in the only item of the image that has one."""
+        items = self._holders.get((one.target, own_id), set())
+        if own_id is None or (one.number not in items and len(items) != 1):
+            return None
+        return one.number if one.number in items else min(items), own_id
+
+    def _item(self, one: _Objects, shapes: Sequence[Shape]) -> Item:
+        keys = {number: key for number, compound in one.compounds if (key := _key_of(compound)) is not None}
         strokes = []
-        for own_id, stroke, key in graphics:
-            if own_id in of_compound:
+        for own_id, stroke, key in one.graphics:
+            if self._instance(one, own_id) in self._read:
                 continue
             if isinstance(stroke, Refusal):
                 self._refuse(stroke.members[0], stroke.reason)
@@ -120,19 +162,22 @@ class _ItemReader:
             if key is not None:
                 keys[stroke.number] = key
         texts = [
-            replace(self._text((i, TEXT + j), drawn, target), compound=of_compound.get(text(drawn, _INSTANCE_ID)))
-            for j, drawn in enumerate(sequence(annotation, "TextObjectSequence"), start=1)
+            replace(
+                self._text((one.number, TEXT + j), drawn, one.target),
+                compound=self._read.get(self._instance(one, text(drawn, _INSTANCE_ID))),
+            )
+            for j, drawn in enumerate(sequence(one.annotation, "TextObjectSequence"), start=1)
         ]
         return Item(
-            number=i,
-            target=target,
-            layer=text(annotation, "GraphicLayer"),
+            number=one.number,
+            target=one.target,
+            layer=text(one.annotation, "GraphicLayer"),
             strokes=tuple(strokes),
             shapes=tuple(shapes),
-            texts=tuple(one for one in texts if one.value or one.points),
+            texts=tuple(drawn for drawn in texts if drawn.value or drawn.points),
             keys=keys,
             converted=self._converted,
-            has_graphics=bool(graphics or compounds),
+            has_graphics=bool(one.graphics or one.compounds),
         )
 
     def _target(self, annotation: Dataset) -> Target | str:
@@ -156,31 +201,28 @@ class _ItemReader:
             return "no_such_frame"
         return Target(uid, self._series_of.get(uid, ""), frame)
 
-    def _compounds(
-        self,
-        compounds: Iterable[tuple[Number, Dataset]],
-        target: Target,
-        renderings: Mapping[str | None, Sequence[Polyline]],
-    ) -> tuple[list[Shape], dict[str | None, Number]]:
-        """Shapes of the compound graphics; and by instance ID, the numbers of those that stand for their rendering."""
+    def _compounds(self, one: _Objects, renderings: Mapping[_Instance | None, Sequence[Polyline]]) -> list[Shape]:
+        """Shapes of the compound graphics of an item."""
         shapes: list[Shape] = []
-        of_compound: dict[str | None, Number] = {}
-        for number, item in compounds:
+        for number, item in one.compounds:
             units, own_id = text(item, "CompoundGraphicUnits"), text(item, _INSTANCE_ID)
-            points, space = self._points(number, item, units, target), self._spaces.of(units, target)
-            if isinstance(points, Refusal) or space is None:
-                self._refuse(number, points.reason if isinstance(points, Refusal) else "malformed_graphic")
-                continue  # its simple rendering may be whole
-            kind = text(item, "CompoundGraphicType") or ""
-            simple = renderings.get(own_id, ()) if own_id is not None else ()
-            found = read_compound(Compound(number, kind, points, *_rotation(item, space)), simple)
-            if own_id is not None:
-                of_compound[own_id] = number
-            if isinstance(found, Refusal):
-                self._refuse(number, found.reason)
-            else:
+            instance = None if own_id is None else (one.number, own_id)
+            points, space = self._points(number, item, units, one.target), self._spaces.of(units, one.target)
+            found: Shape | Refusal = Refusal("malformed_graphic", (number,))
+            if isinstance(points, Refusal):
+                found = points
+            elif space is not None:
+                kind = text(item, "CompoundGraphicType") or ""
+                simple = renderings.get(instance, ()) if instance is not None else ()
+                found = read_compound(Compound(number, kind, points, *_rotation(item, space)), simple)
+            if isinstance(found, Shape):
                 shapes.append(found)
-        return shapes, of_compound
+            else:
+                self._refuse(number, found.reason)
+            is_damaged = isinstance(points, Refusal) or (isinstance(found, Refusal) and found.reason in FAILURES)
+            if instance is not None and not is_damaged:  # of a damaged one, the simple rendering may be whole
+                self._read[instance] = number
+        return shapes
 
     def _stroke(self, number: Number, graphic: Dataset, target: Target) -> Polyline | Refusal:
         points = self._points(number, graphic, text(graphic, "GraphicAnnotationUnits"), target)
@@ -245,6 +287,12 @@ def _relationship(ds: Dataset) -> tuple[list[Dataset], dict[str, str]]:
                 references.append(image)
                 series_of[text(image, "ReferencedSOPInstanceUID") or ""] = text(series, "SeriesInstanceUID") or ""
     return references, series_of
+
+
+def _numbers_of(i: int, annotation: Dataset) -> list[Number]:
+    """Number all graphics of an item."""
+    kinds = (("GraphicObjectSequence", 0), ("CompoundGraphicSequence", COMPOUND))
+    return [(i, first + j) for kind, first in kinds for j in range(1, len(sequence(annotation, kind)) + 1)]
 
 
 def _key_of(graphic: Dataset) -> Key | None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cohort_builder.authorship import group_of, moment
+from cohort_builder.gsps.bundles import Bundle, bundles_of
 from cohort_builder.gsps.captions import Caption, captions_of, points_at_nothing_drawn
 from cohort_builder.gsps.confidence import confidence
 from cohort_builder.gsps.graphics import classify
-from cohort_builder.gsps.items import Item, Key, read_items
+from cohort_builder.gsps.items import Item, read_items
+from cohort_builder.gsps.labels import labels_among
 from cohort_builder.gsps.reasons import DETAILS, FAILURES, OTHER_STATES
-from cohort_builder.gsps.strokes import Hints, Number, Polyline, Shape, Target, place, without_repeats
+from cohort_builder.gsps.strokes import Hints, Number, Polyline, Shape, Target, place
 from cohort_builder.gsps.texts import DrawnText, tool_of
 from cohort_builder.gsps.units import PixelOrigin, origin_of
 from cohort_builder.pacs.elements import is_uid, sequence, text
@@ -37,7 +39,8 @@ _KIND_OF_TOOL = {
     "outline": AnnotationKind.OUTLINE,
 }
 _STRAIGHT = frozenset({AnnotationKind.LINE, AnnotationKind.BIDIMENSIONAL})
-_ROI = frozenset({AnnotationKind.ELLIPSE, AnnotationKind.BOX, AnnotationKind.POINTER})
+_REGIONS = frozenset({AnnotationKind.ELLIPSE, AnnotationKind.BOX, AnnotationKind.OUTLINE})
+_CANNOT_BE = {"box": _STRAIGHT, "ellipse": _STRAIGHT, "outline": _STRAIGHT, "arrow": _REGIONS}
 
 
 def read_state(
@@ -56,15 +59,6 @@ def read_state(
 
     """
     return _Reader(ds, private, origin_of(ds, pixel_origin or {})).read()
-
-
-@dataclass(frozen=True, slots=True)
-class _Bundle:
-    """Strokes on one image that the object says (``key``) or suggests belong together."""
-
-    target: Target
-    strokes: tuple[Polyline, ...]
-    key: Key | None
 
 
 class _Reader:
@@ -94,32 +88,36 @@ class _Reader:
         items = read_items(self._ds, self._origin, on_refusal=self._skip)
         self._items = {item.number: item for item in items}
         shapes = [(item.target, shape) for item in items for shape in self._of_tool(item.shapes)]
-        for bundle in _bundles(items):
+        for bundle in bundles_of(items):
             shapes += [(bundle.target, shape) for shape in self._classify(bundle)]
         shapes.sort(key=lambda pair: pair[1].members)
-        captions = dict(captions_of(shapes, items))
+        shapes = self._without_labels(shapes, items)
+        captions = captions_of(shapes, items, self._refused)
         shapes = [(target, one) for target, shape in shapes if (one := self._as_said(shape, captions)) is not None]
         shapes += self._pointers(items, captions)
         if not shapes and not self._skips:
             self._skip((), "no_graphics")
         return [self._annotation(target, shape, captions) for target, shape in shapes], self._skips
 
-    def _classify(self, bundle: _Bundle) -> list[Shape]:
-        members = tuple(stroke.number for stroke in bundle.strokes)
-        tool = self._tool(members[0])
-        if tool is not None and tool not in _KIND_OF_TOOL:
-            self._skip(members[0], tool)
-            self._refused[bundle.target] += bundle.strokes
-            return []
+    def _classify(self, bundle: Bundle) -> list[Shape]:
+        strokes: list[Polyline] = []
+        of_tool: dict[str, list[Number]] = defaultdict(list)
+        for stroke in bundle.strokes:
+            tool = self._tool(stroke.number)
+            if tool is None or tool in _KIND_OF_TOOL:
+                strokes.append(stroke)
+            else:
+                of_tool[tool].append(stroke.number)
+        for tool, members in of_tool.items():
+            self._skip(members[0], tool, members=members)
         texts = _texts_beside(bundle, self._items.values())
         hints = Hints(
             stated_mm=tuple(drawn.values_mm for drawn in texts if drawn.values_mm),
-            angle=any(drawn.is_angle for drawn in texts),
             grouped=bundle.key is not None,
         )
-        shapes, refusals = classify(bundle.strokes, hints)
+        shapes, refusals = classify(strokes, hints)
         for refusal in refusals:
-            self._skip(refusal.members[0], refusal.reason)
+            self._skip(refusal.members[0], refusal.reason, members=refusal.members)
         shapes = self._of_tool(shapes)
         read = {number for shape in shapes for number in shape.members}
         self._refused[bundle.target] += [stroke for stroke in bundle.strokes if stroke.number not in read]
@@ -143,31 +141,38 @@ class _Reader:
                 reason = tool
             elif tool == "arrow" and shape.kind in _STRAIGHT:
                 reason = "arrow_without_head"
-            elif tool in {"box", "ellipse", "outline"} and shape.kind in _STRAIGHT:
+            elif shape.kind in _CANNOT_BE.get(tool or "", ()):
                 reason = "tool_disagrees"
             if reason is None:
                 kept.append(shape)
             else:
-                self._skip(shape.members[0], reason)
+                self._skip(shape.members[0], reason, members=shape.members)
         return kept
+
+    def _without_labels(
+        self, shapes: Sequence[tuple[Target, Shape]], items: Iterable[Item]
+    ) -> list[tuple[Target, Shape]]:
+        """Shapes that are not drawn for a text."""
+        labels = labels_among(shapes, [drawn for item in items for drawn in item.texts])
+        for _, shape in shapes:
+            if shape.members[0] in labels:
+                self._skip(shape.members[0], labels[shape.members[0]], members=shape.members)
+        return [(target, shape) for target, shape in shapes if shape.members[0] not in labels]
 
     def _as_said(self, shape: Shape, captions: Mapping[Number, Caption]) -> Shape | None:
         """Return the shape, unless the texts beside it say that no lesion was measured."""
-        texts = captions.get(shape.members[0], Caption()).texts
-        reason = next((drawn.tool for drawn in texts if drawn.tool is not None), None)
-        dense = any(drawn.is_density for drawn in texts)
-        if reason is None and dense and shape.kind in _ROI:
-            reason = "density_roi"
+        caption = captions.get(shape.members[0], Caption())
+        reason = caption.refusal(shape.kind)
         if reason is not None:
-            self._skip(shape.members[0], reason)
+            self._skip(shape.members[0], reason, members=shape.members)
             return None
-        if dense and shape.kind is AnnotationKind.OUTLINE:
+        if caption.is_density and shape.kind is AnnotationKind.OUTLINE:
             return replace(shape, rule=f"{shape.rule}+density")
         return shape
 
     def _pointers(self, items: Iterable[Item], captions: dict[Number, Caption]) -> list[tuple[Target, Shape]]:
         """Pointers that are nothing but a text with a leader line, each with that text as its caption."""
-        used = {drawn.number for caption in captions.values() for drawn in caption.texts}
+        used = {drawn.number for caption in captions.values() for drawn in (*caption.texts, *caption.others)}
         found = []
         for item in items:
             for drawn in item.texts:
@@ -178,7 +183,7 @@ class _Reader:
                     captions[drawn.number] = Caption(label=drawn.value, texts=(drawn,))
                     found.append((item.target, shape))
                 else:
-                    self._skip(drawn.number, "text_only")
+                    self._skip(drawn.number, "value_only" if drawn.is_reading else "text_only")
         return found
 
     def _annotation(self, target: Target, shape: Shape, captions: Mapping[Number, Caption]) -> Annotation:
@@ -202,44 +207,21 @@ class _Reader:
             drawn_by_group=group_of(text(self._ds, "ContentCreatorName")),
         )
 
-    def _skip(self, number: Sequence[int], reason: str, *, failure: bool = False) -> None:
-        where = place(number)
+    def _skip(
+        self, number: Sequence[int], reason: str, *, members: Sequence[Number] = (), failure: bool = False
+    ) -> None:
+        """Record the refusal of one object, or of several ``members`` at once: then it says how many."""
+        where, detail = place(number), DETAILS[reason]
         private = {"sop_instance_uid": self._uid, "item": where, **self._private}
+        if len(members) > 1:
+            detail += f" ({len(members)} graphics)"
+            private["members"] = " ".join(place(member) for member in members)
         item = f"{self._uid}/{where}" if where else self._uid or "presentation state"
         failed = failure or reason in FAILURES
-        self._skips.append(Skip("annotations", item, reason, DETAILS[reason], failure=failed, private=private))
+        self._skips.append(Skip("annotations", item, reason, detail, failure=failed, private=private))
 
 
-def _bundles(items: Sequence[Item]) -> list[_Bundle]:
-    """By image and group or tracking UID where the writer gives one, else by image and item.
-
-    A writer that stores every stroke in an item of its own is told by an arrow's head that stands alone in one: then
-    the single strokes of that layer on that image are one bundle.
-    """
-    keyed: dict[tuple[Target, Key], list[Polyline]] = defaultdict(list)
-    single: dict[tuple[Target, str | None], list[Polyline]] = defaultdict(list)
-    bundles = []
-    for item in items:
-        loose = [stroke for stroke in item.strokes if stroke.number not in item.keys]
-        for stroke in item.strokes:
-            if stroke.number in item.keys:
-                keyed[item.target, item.keys[stroke.number]].append(stroke)
-        if len(loose) == 1 and len(item.strokes) == 1:
-            single[item.target, item.layer] += loose
-        elif loose:
-            bundles.append(_Bundle(item.target, tuple(loose), None))
-    for (target, _), strokes in single.items():
-        together = len(strokes) > 1 and any(_may_be_head(stroke) for stroke in strokes)
-        bundles += [_Bundle(target, tuple(part), None) for part in ([strokes] if together else [[s] for s in strokes])]
-    return bundles + [_Bundle(target, tuple(strokes), key) for (target, key), strokes in keyed.items()]
-
-
-def _may_be_head(stroke: Polyline) -> bool:
-    points = without_repeats(stroke.points)
-    return stroke.graphic_type == "POLYLINE" and (len(points) == 3 or (len(points) == 4 and points[0] == points[-1]))
-
-
-def _texts_beside(bundle: _Bundle, items: Iterable[Item]) -> list[DrawnText]:
+def _texts_beside(bundle: Bundle, items: Iterable[Item]) -> list[DrawnText]:
     """Texts with the key of the strokes, where these have one; else those without a key in the items of the strokes."""
     if bundle.key is not None:
         return [d for item in items for d in item.texts if d.key == bundle.key and item.target == bundle.target]

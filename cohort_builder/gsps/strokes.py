@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from cmath import phase
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import degrees
 
 from cohort_builder.types import AnnotationKind
 
 Number = tuple[int, int]
 """Item and object in the presentation state, both from 1; see ``place``."""
 
-SAME_POINT_PX = 0.5
+REACH_PX, REACH_FRACTION = 2.0, 0.1
+"""How far from a line a stroke may end that belongs to it: in pixels, and of the line's length, whichever is more."""
 COMPOUND, TEXT = 1_000_000, 2_000_000
 """Where compound graphics and texts are counted from within their item, so that no graphic has the same number."""
 
@@ -41,13 +40,12 @@ class Polyline:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What stands beside the strokes: drawn values in mm by text, whether one is an angle, and the strokes' grouping.
+    """What stands beside the strokes: drawn values in mm by text, and the strokes' grouping.
 
     ``grouped`` is True where the writer itself says that the strokes are one (a Graphic Group).
     """
 
     stated_mm: tuple[tuple[float, ...], ...] = ()
-    angle: bool = False
     grouped: bool = False
 
 
@@ -117,14 +115,6 @@ def place(number: Sequence[int]) -> str:
     return ".".join(parts)
 
 
-def angle(one: complex, two: complex) -> float:
-    """Angle between two undirected lines, 0 to 90 degrees."""
-    if one == 0 or two == 0:
-        return 0.0
-    turn = abs(degrees(phase(one / two)))
-    return min(turn, 180 - turn)
-
-
 def distance(point: complex, segment: Segment) -> float:
     """From a point to the nearest of the segment, in pixels."""
     direction = segment.end - segment.start
@@ -134,19 +124,16 @@ def distance(point: complex, segment: Segment) -> float:
     return abs(point - (segment.start + min(1.0, max(0.0, along)) * direction))
 
 
-def without_repeats(points: Sequence[complex]) -> tuple[complex, ...]:
-    """Points without those that are equal to the one before."""
-    kept: list[complex] = []
-    for point in points:
-        if not kept or abs(point - kept[-1]) > 1e-6:
-            kept.append(point)
-    return tuple(kept)
-
-
 def box_of(points: Sequence[complex]) -> tuple[float, float, float, float]:
     """Left, top, right, bottom."""
     columns, rows = [point.real for point in points], [point.imag for point in points]
     return min(columns), min(rows), max(columns), max(rows)
+
+
+def distance_to_box(point: complex, box: tuple[float, float, float, float]) -> float:
+    """From a point to a box (left, top, right, bottom), 0 inside, in pixels."""
+    left, top, right, bottom = box
+    return abs(complex(max(left - point.real, 0, point.real - right), max(top - point.imag, 0, point.imag - bottom)))
 
 
 def with_dots(shape: Shape, members: Sequence[Number]) -> Shape:

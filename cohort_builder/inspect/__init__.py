@@ -1,7 +1,7 @@
 """``cohort inspect``: what an export and its reports hold, what would link, and what a build would take.
 
-It reads what a build reads, in the same way, up to the links; it publishes nothing and keeps nothing. Counts only:
-nobody can be told from it.
+It reads what a build reads, in the same way, up to the links; it publishes nothing and keeps nothing. It shows
+counts, and of headers the names of known makers, their models and versions.
 """
 
 from __future__ import annotations

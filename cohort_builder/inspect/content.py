@@ -118,8 +118,8 @@ def _stored(found: Inspection) -> Section:
         note = ""
         if found.writers_withheld:
             note = (
-                f"{found.writers_withheld} text(s) of headers are withheld: they do not look like the name of a device "
-                "or a version, or share a word with an identifier of the export."
+                f"{found.writers_withheld} text(s) of headers are withheld: not of a maker that is known, not the "
+                "form of a name of a device or of a version, or a word of it is an identifier's of the export."
             )
         blocks.append(Table("Writers", ("of", "manufacturer", "model", "software", "number"), written, note))
     return Section(
@@ -257,7 +257,11 @@ def _reports(found: Inspection) -> Section:
             ("linked of the linkable", f"{found.coverage:.1%}"),
             ("with image references", f"{found.coverage_with_references:.1%}"),
         )
-        note = "The second: if each withheld finding named the image of the lesion that it fits best."
+        note = (
+            "Linkable: present or uncertain, with a size or an image, in a report of a study with usable drawings; "
+            "what was never drawn itself counts, too. The score of cohort demo knows, and asks only for, what was drawn. "
+            "The second share: if each withheld finding named the image of the lesion that it fits best."
+        )
         blocks.append(Table("Coverage", ("", "share"), rows_of, note))
     return Section(
         "What the reports would link", "Which phrases would be grounded, and why the others would not.", tuple(blocks)

@@ -81,7 +81,8 @@ def as_page(headlines: Sequence[Headline], sections: Sequence[Section], note: st
 <main>
 <header>
 <h1>{_TITLE}</h1>
-<p class="lead">Counts from headers, drawings and reports, before anything is segmented. Nobody is named.</p>
+<p class="lead">Counts from headers, drawings and reports, before anything is segmented. Of headers only the names
+of known makers, their models and versions are shown.</p>
 {warning}
 <ul class="headlines">{"".join(map(_headline, headlines))}</ul>
 <nav aria-label="Sections">{links}</nav>

@@ -154,7 +154,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What would go into a cohort, as counts. Nobody can be told from it.
+    """What would go into a cohort, as counts; of headers it shows makers, models and versions.
 
     Parameters
     ----------

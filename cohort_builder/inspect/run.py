@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
 
 from cohort_builder.cases.selection import Selection
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from segmentation.types import Segmenter
 
 _PATIENTS_A_TASK = 20
+_FOLDER, _LOCK = "cohort-inspect-", "in-use.lock"
+_FRESH_S = 60.0  # a younger folder may not have its lock yet
 
 
 def inspect_export(
@@ -106,13 +112,29 @@ def inspect_export(
     )
     if isinstance(engines.extractor, str) and engines.extractor not in EXTRACTORS:
         raise ConfigError(f"unknown extractor {engines.extractor!r}; known: {', '.join(sorted(EXTRACTORS))}")
-    with tempfile.TemporaryDirectory(prefix="cohort-inspect-") as folder:  # mode 0700
-        run = _Run(Path(folder), config, engines, Progress(show=progress), (sample, seed))
+    with _own_folder() as folder:
+        run = _Run(folder, config, engines, Progress(show=progress), (sample, seed))
         with closing(run.open_reports(reports)), closing(run.index(pacs_export, index)):
             run.select()
             run.join_reports()
             run.read_patients()
             return run.result(estimated=estimate)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Make a private folder that goes when the run ends; those that killed runs of this user left go first."""
+    from filelock import FileLock, Timeout
+
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError, Timeout):  # somebody else's, gone by now, or in use
+            status = path.lstat()
+            if status.st_uid != os.getuid() or not S_ISDIR(status.st_mode) or time.time() - status.st_mtime < _FRESH_S:
+                continue
+            with FileLock(path / _LOCK, timeout=0):
+                shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as made, FileLock(Path(made) / _LOCK):  # mode 0700
+        yield Path(made)
 
 
 class _Run:

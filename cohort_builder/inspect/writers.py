@@ -1,8 +1,9 @@
 """Which machines and programs wrote an export, said without saying who was examined.
 
 Manufacturer, model and software version are a header's text. They are written by machines, but nothing in the standard
-keeps a name out of them: one is shown only if it has the form of such a name and shares no word with an identifier of
-any study of the export.
+keeps a name out of them. A manufacturer is shown only if every word of it is one of known makers or of the trade; model
+and version only beside such a one, if they have the form of such names and share no word with an identifier of any
+study of the export.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Writer: TypeAlias = tuple[str, str, str]
 """Manufacturer, model and software version as the header has them; empty where it has none. Private."""
 
-WITHHELD = "(withheld)"
+WITHHELD, OTHER_MAKER = "(withheld)", "(other maker)"
 SERIES, STATES, REPORTS = "CT series", "presentation states", "structured reports"
 """What somebody wrote, as counted."""
 
@@ -34,21 +35,32 @@ _VERSION_WORDS = frozenset({
 })  # fmt: skip
 _LONG_NUMBER = re.compile(r"[0-9]{5,}")
 _DATE = re.compile(
-    r"(?:19|20)[0-9]{2}[-./_ ][0-9]{1,2}[-./_ ][0-9]{1,2}|[0-9]{1,2}[-./_ ][0-9]{1,2}[-./_ ](?:19|20)[0-9]{2}"
+    r"(?:19|20)[0-9]{2}(?:[-./_ ]?[0-9]{2}){2}(?![0-9])|(?:19|20)[0-9]{2}[-./_ ][0-9]{1,2}[-./_ ][0-9]{1,2}|"
+    r"[0-9]{1,2}[-./_ ][0-9]{1,2}[-./_ ](?:19|20)[0-9]{2}"
 )
 _UID_LIKE = re.compile(r"(?:[0-9]+\.){5,}")
 _WORD = re.compile(r"[^\W_]+")
 _LEAST_WORD, _LEAST_PART = 3, 5
-# Words of the trade: a patient called Philips, or a hospital with Medical in its name, must not hide the vendor.
-_KNOWN = frozenset({
+_PERSONAL = frozenset({"dr", "prof", "mr", "mrs", "ms", "herr", "frau", "praxis", "hospital", "klinik", "klinikum"})
+# fmt: off
+_MAKERS = frozenset({
+    "aycan", "anke", "imatron", "marconi", "medis", "medixant", "neurologica", "planmeca", "terarecon",
+    "tiani", "dedalus", "telemis", "visus", "jivex", "ibm", "minfound", "united", "uih", "chili",
     "agfa", "barco", "bayer", "brainlab", "bracco", "bruker", "canon", "carestream", "cerner", "elekta", "fuji",
     "fujifilm", "ge", "hitachi", "hologic", "infinitt", "intelerad", "lunit", "mckesson", "medison", "merge", "mevis",
     "mim", "mindray", "mint", "neusoft", "nuclear", "ohif", "osirix", "horos", "philips", "picker", "samsung", "sectra",
     "siemens", "softneta", "toshiba", "mec", "varian", "visage", "vital", "vitrea", "weasis", "shimadzu", "synapse",
+})
+"""Words of the names of those who make CT scanners, archives and viewers."""
+_TRADE = frozenset({
     "medical", "systems", "system", "imaging", "images", "health", "healthcare", "healthineers", "solutions",
     "technology", "technologies", "electronics", "corporation", "company", "inc", "ltd", "gmbh", "llc", "pacs", "ris",
-    "viewer", "workstation", "scanner", "view", "scan", "dicom", "the", "and", "ct",
-})  # fmt: skip
+    "viewer", "workstation", "scanner", "view", "scan", "dicom", "the", "and", "ct", "co", "corp", "ag", "kg", "bv",
+    "nv", "sa", "group", "industries", "international", "digital", "software", "vision", "lifesciences", "enterprise",
+    "radiology",
+})
+_KNOWN = _MAKERS | _TRADE  # a patient called Philips, or a hospital with Medical in its name, must not hide the vendor
+# fmt: on
 
 
 def writer_of(instance: Instance) -> Writer:
@@ -83,17 +95,17 @@ class WriterNames:
     def __init__(self, writers: Iterable[Writer], identifiers: Iterable[str]) -> None:
         writers = list(dict.fromkeys(writers))
         values = {value for writer in writers for value in writer if value}
-        clean = {value for writer in writers for i, value in enumerate(writer) if value and _is_name_like(value, i)}
-        clean -= {
-            value for writer in writers for i, value in enumerate(writer) if value and not _is_name_like(value, i)
-        }
+        places = {(value, i) for writer in writers for i, value in enumerate(writer) if value}
+        clean = values - {value for value, i in places if i and not _is_name_like(value, i)}
         self._shown = clean - _coinciding(clean, identifiers)
-        self.withheld = len(values - self._shown)
+        self.withheld = len(values - {w[i] for w in writers for i in range(len(w)) if self._may_be_shown(w, i)})
         self._labels = self._number(writers)
 
     def parts(self, writer: Writer) -> tuple[str, str, str]:
         """Manufacturer, model and version, each as it may be shown."""
-        manufacturer, model, version = (value if value in self._shown else WITHHELD for value in writer)
+        manufacturer, model, version = (
+            value if self._may_be_shown(writer, i) else WITHHELD if i else OTHER_MAKER for i, value in enumerate(writer)
+        )
         return (
             manufacturer if writer[0] else "",
             model if writer[1] else "",
@@ -104,6 +116,9 @@ class WriterNames:
         """One name, different for different writers."""
         return self._labels[writer]
 
+    def _may_be_shown(self, writer: Writer, place: int) -> bool:
+        return _is_known_maker(writer[0]) and (place == 0 or writer[place] in self._shown)
+
     def _number(self, writers: Sequence[Writer]) -> dict[Writer, str]:
         labels: dict[Writer, str] = {}
         for writer in writers:
@@ -113,11 +128,18 @@ class WriterNames:
         return labels
 
 
+def _is_known_maker(value: str) -> bool:
+    words = set(_words(value))
+    return bool(_NAME.fullmatch(value)) and words <= _KNOWN and not words.isdisjoint(_MAKERS)
+
+
 def _is_name_like(value: str, place: int) -> bool:
-    """Whether a text has the form of a manufacturer or model (``place`` 0, 1) or of software versions (2)."""
+    """Whether a text has the form of a model (``place`` 1) or of software versions (2)."""
     if _LONG_NUMBER.search(value) or _DATE.search(value) or _UID_LIKE.search(value):
         return False
-    if place < 2:
+    if place == 1:
+        if not _PERSONAL.isdisjoint(_words(value)):
+            return False
         digits = sum(character.isdigit() for character in value)
         return bool(_NAME.fullmatch(value)) and len(value.split()) <= _MOST_WORDS and digits <= _MOST_DIGITS
     words = value.replace("\\", " ").split()

@@ -29,6 +29,7 @@ _ARROW_REACH_MM = 10.0  # how far before the lesion an arrow's head may stop
 _ARROWS_APART_MM = 4.0
 _LEAST_CROSSING = 0.1  # axes of a pair cross away from their ends
 _PERPENDICULAR_COS = 0.34  # within 20 degrees
+_TICK_OVER_LINE = 0.2
 
 POINTING = frozenset({AnnotationKind.ARROW, AnnotationKind.POINTER})
 REGIONS = frozenset({AnnotationKind.ELLIPSE, AnnotationKind.BOX, AnnotationKind.OUTLINE})
@@ -62,7 +63,8 @@ def strokes_of(located: Sequence[LocatedAnnotation]) -> list[Stroke]:
     """One stroke for each annotation, but one for two lines that the same hand drew as the axes of a pair.
 
     The axes of a pair: two lines on one image, from one presentation state or by one creator, within 20 degrees of
-    perpendicular, crossing away from their ends. The best such partners are joined, each line once.
+    perpendicular, crossing away from their ends. One of at most a fifth of the other is its tick, unless a length
+    stands beside each. The best such partners are joined, each line once.
     """
     ordered = sorted(located, key=lambda item: (item.annotation.annotation_id, item.points_lps_mm))
     lines = [item for item in ordered if item.annotation.kind is AnnotationKind.LINE]
@@ -212,8 +214,10 @@ def _axes_of_pair(a: LocatedAnnotation, b: LocatedAnnotation) -> tuple[float, st
     if crossing is None or any(not _LEAST_CROSSING <= at <= 1 - _LEAST_CROSSING for at in crossing):
         return None
     u, v = p[1] - p[0], q[1] - q[0]
-    cosine = abs(float(u @ v)) / float(np.linalg.norm(u) * np.linalg.norm(v))
-    if cosine > _PERPENDICULAR_COS:
+    short, long = sorted((float(np.linalg.norm(u)), float(np.linalg.norm(v))))
+    is_tick = short <= _TICK_OVER_LINE * long and not (a.annotation.stated_mm and b.annotation.stated_mm)
+    cosine = abs(float(u @ v)) / (short * long)
+    if is_tick or cosine > _PERPENDICULAR_COS:
         return None
     off_centre = abs(crossing[0] - 0.5) + abs(crossing[1] - 0.5)
     return cosine + off_centre, a.annotation.annotation_id, b.annotation.annotation_id

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cohort_builder.pacs.index import Index
 
 _OUTSIDE_PX = 1.0
+_MOST_OF_IMAGE = 0.5
 _LEAST_LENGTH_MM = 0.5
 _MIDLINE_MM = 15.0
 _SAME_PLANE_MM = 0.01
@@ -40,6 +41,7 @@ _SEGMENTS = {
     AnnotationKind.ELLIPSE: 2,
     AnnotationKind.ARROW: 1,
 }
+_REGIONS = frozenset({AnnotationKind.ELLIPSE, AnnotationKind.BOX, AnnotationKind.OUTLINE})
 _BEST_PROMPT = (
     AnnotationKind.BIDIMENSIONAL,  # two diameters from rim to rim
     AnnotationKind.LINE,
@@ -70,9 +72,9 @@ def locate(annotations: Iterable[Annotation], index: Index) -> tuple[list[Locate
     Returns
     -------
     What was located, in order, and a Skip for everything else: ``image_not_in_export``, ``not_ct``, ``localizer``,
-    ``ambiguous_frame``, ``no_such_frame``, ``no_geometry``, ``points_outside_image``, ``zero_length`` and
-    ``text_disagrees`` (the number drawn beside the line is more than 3 mm and 20 % off: the wrong image, or a
-    calibration of its own).
+    ``ambiguous_frame``, ``no_such_frame``, ``no_geometry``, ``points_outside_image``, ``covers_image``,
+    ``zero_length`` and ``text_disagrees`` (the number drawn beside the line is more than 3 mm and 20 % off: the wrong
+    image, or a calibration of its own).
 
     """
     surroundings = _Surroundings(index)
@@ -251,6 +253,12 @@ def _require_inside(annotation: Annotation, instance: Instance) -> None:
             "another image, or in other units",
             failure=True,
         )
+    if annotation.kind in _REGIONS:
+        width, height = np.ptp(annotation.points, axis=0)
+        if width * height > _MOST_OF_IMAGE * columns * rows:
+            raise _NotLocated(
+                "covers_image", f"the region covers more than {_MOST_OF_IMAGE:.0%} of its image, which is no lesion"
+            )
 
 
 def _lengths_mm(annotation: Annotation, spacing: tuple[float, float]) -> tuple[float, ...]:

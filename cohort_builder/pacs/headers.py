@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from cohort_builder.pacs.bombs import is_bomb
+from cohort_builder.pacs.bombs import Patience, is_bomb
 from cohort_builder.pacs.elements import (
     READ_ERRORS,
     integer,
@@ -136,10 +136,10 @@ def _parse_dataset(stream: BinaryIO, path: Path, size: int | None, *, has_preamb
 
     try:
         if is_bomb(stream):
-            raise HeaderError("too_large", "more sequence items than any image, or deflated to more than 256 MiB")
+            raise HeaderError("too_large", "more sequence items than any image, or deflated to more than 16 MiB")
         stream.seek(0)
         with quietly():
-            ds = pydicom.dcmread(stream, stop_before_pixels=True, force=not has_preamble)
+            ds = pydicom.dcmread(Patience(stream), stop_before_pixels=True, force=not has_preamble)
             offset, length = _pixel_data(ds, stream, size)
             header = header_of(ds, path, pixel_offset=offset, pixel_length=length)
             if header is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs import store
-from cohort_builder.pacs.forgetting import Forgotten, Spellings, forget, without_remains
+from cohort_builder.pacs.forgetting import Forgotten, OptOut, drop_unused, forget, without_remains
 from cohort_builder.pacs.instances import CT, PRESENTATION_STATE, STRUCTURED_REPORT, Instance
 from cohort_builder.pacs.sources import open_source, reopen
 from cohort_builder.pacs.updating import require_dicom, settle, update
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Instance", "Study", "index_export", "open_index"]
 
 _CONFLICTS = {
-    "conflicting_uid": "two files carry one SOP Instance UID and differ in patient, series or geometry: neither is "
-    "used; remove the wrong one from the export",
+    "conflicting_uid": "two files carry one SOP Instance UID and differ in patient, series, geometry or pixels: "
+    "neither is used; remove the wrong one from the export",
     "conflicting_patient_ids": "the headers of one study carry several Patient IDs; the most frequent is used, so "
     "check that they are one patient",
 }
@@ -94,13 +94,16 @@ def index_export(
     source = open_source(pacs_export, keep=_keep(path), select=select)
     connection = store.create(path, source.name)
     try:
+        if not store.get_meta(connection, "complete"):  # it is new: copies of before may be older than the server's
+            source.keep_only(())
         passed = update(connection, source, path, progress or _ignore)
         links = passed.pop("link", 0)
         require_dicom(connection, links)
-        forgotten = forget(connection, Spellings(() if select is None else select.opted_out), source.opted_out)
+        forgotten = forget(connection, OptOut(() if select is None else select.opted_out), source.opted_out)
+        drop_unused(connection)
         settle(connection)
         store.set_meta(connection, links=str(links), passed=json.dumps(passed), complete="1")
-        connection = without_remains(connection, path)
+        without_remains(connection, path)
         source.keep_only(name for (name,) in connection.execute("SELECT name FROM files"))
         store.release(connection)
     except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CT, PRESENTATION_STATE, STRUCTURED_REPORT, OTHER = "ct", "presentation_state", "structured_report", "other"
@@ -43,7 +43,8 @@ class Instance:
     is one frame of a multi-frame object: geometry is then that frame's, ``pixel_offset`` and ``pixel_length`` still
     those of the whole Pixel Data value, counted from the start of the object (None: not known, or deflated).
     ``stack_id`` (PS3.3 C.7.6.16.2.2) is a frame's; ``lossy`` says that Lossy Image Compression is 01.
-    ``series_description`` is private. What is absent, malformed or not finite is None.
+    ``stamp`` is size and modification time (ns) of the file when it was indexed, where nothing else tells that it is
+    still the same. ``series_description`` is private. What is absent, malformed or not finite is None.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class Instance:
     server: str = ""
     stack_id: str | None = None
     lossy: bool = False
+    stamp: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

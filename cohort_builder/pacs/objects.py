@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
+from io import FileIO
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cohort_builder.pacs.headers import Instance
+
+
+class ChangedError(OSError):
+    """The file is no longer the one that was indexed."""
 
 
 def open_object(instance: Instance) -> BinaryIO:
@@ -15,8 +20,10 @@ def open_object(instance: Instance) -> BinaryIO:
 
     Raises
     ------
+    ChangedError
+        The file changed since it was indexed.
     OSError
-        It is no longer there, or cannot be read.
+        It is no longer there, damaged, or cannot be read.
 
     """
     if instance.member:
@@ -24,27 +31,27 @@ def open_object(instance: Instance) -> BinaryIO:
 
         return open_member(instance.path, instance.member)
     fetch((instance,))
-    return instance.path.open("rb")
+    stream = instance.path.open("rb")
+    _require_unchanged(stream, instance)
+    return stream
 
 
-def raw_place(instance: Instance) -> tuple[Path, int] | None:
+def open_in_place(instance: Instance) -> tuple[FileIO, int] | None:
     """File and offset of the object's first byte, where its bytes lie on disk as they are; None: use ``open_object``.
 
     A member that a zip holds without compression has such a place, one that is compressed has none, and an object on a
-    server has one once ``fetch`` brought it. Offsets of ``Instance`` count from here.
-
-    Raises
-    ------
-    OSError
-        The zip is no longer there, or damaged.
-
+    server has one once ``fetch`` brought it. Offsets of ``Instance`` count from here. The file is unbuffered: what is
+    read goes straight to where it is wanted. Raises as ``open_object``.
     """
     if instance.member:
-        from cohort_builder.pacs.sources.archive import stored_offset
+        from cohort_builder.pacs.sources.archive import open_stored
 
-        offset = stored_offset(instance.path, instance.member)
-        return None if offset is None else (instance.path, offset)
-    return None if instance.server and not instance.path.exists() else (instance.path, 0)
+        return open_stored(instance.path, instance.member)
+    if instance.server and not instance.path.exists():
+        return None
+    stream = FileIO(instance.path)
+    _require_unchanged(stream, instance)
+    return stream, 0
 
 
 def fetch(instances: Iterable[Instance]) -> None:
@@ -61,3 +68,10 @@ def fetch(instances: Iterable[Instance]) -> None:
         from cohort_builder.pacs.sources.dicomweb import fetch_objects
 
         fetch_objects(absent)
+
+
+def _require_unchanged(stream: BinaryIO | FileIO, instance: Instance) -> None:
+    status = os.fstat(stream.fileno())
+    if instance.stamp not in {None, (status.st_size, status.st_mtime_ns)}:
+        stream.close()
+        raise ChangedError("the file changed since it was indexed; index the export again")

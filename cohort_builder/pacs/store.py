@@ -20,7 +20,7 @@ from cohort_builder.pacs.instances import Header, HeaderError, Instance, StudyHe
 NOT_DICOM, BROKEN = "not_dicom", "broken"
 
 _APPLICATION_ID = 0x434F4849
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 _CACHE_KB = 32_768
 _WAIT_SECONDS = 1.0
 _MOST_REMEMBERED = 4096
@@ -30,7 +30,7 @@ _OWN = (
 )  # fmt: skip
 _POSITION = ("x", "y", "z")
 _OWN_COLUMNS = (*_OWN, *_POSITION)
-_PLACE = ("path", "member", "server")
+_PLACE = ("path", "member", "server", "stamp")
 _SHARED = tuple(
     f.name
     for f in fields(Instance)
@@ -38,7 +38,8 @@ _SHARED = tuple(
 )
 _SIGNED = (
     "sop_class_uid", "modality", "rows", "columns", "image_orientation", "pixel_spacing", "frame_of_reference_uid",
-    "number_of_frames", "series_instance_uid", "study_instance_uid",
+    "number_of_frames", "series_instance_uid", "study_instance_uid", "bits_stored", "pixel_representation",
+    "pixel_padding_value", "pixel_padding_range_limit", "lossy",
 )  # fmt: skip
 _OWN_SCHEMA = """
     instance_number INTEGER, acquisition_number INTEGER, acquisition_time TEXT, content_time TEXT,
@@ -99,7 +100,10 @@ _own_of: Callable[[Instance], tuple[Any, ...]] = attrgetter(*_OWN)
 _shared_of: Callable[[Instance], tuple[Any, ...]] = attrgetter(*_SHARED)
 _signed_of: Callable[[Instance], tuple[Any, ...]] = attrgetter(*_SIGNED)
 
-_SELECT = "SELECT f.name, f.sop, s.content, {number}, {own} FROM {table} JOIN shared s ON s.id = {t}.shared"
+_SELECT = (
+    "SELECT f.name, f.size, f.changed, f.sop, s.content, {number}, {own} FROM {table} "
+    "JOIN shared s ON s.id = {t}.shared"
+)
 FILES = _SELECT.format(number="NULL", own=", ".join(f"f.{c}" for c in _OWN_COLUMNS), table="files f", t="f")
 FRAMES = _SELECT.format(
     number="t.number", own=", ".join(f"t.{c}" for c in _OWN_COLUMNS),
@@ -120,6 +124,8 @@ def create(path: Path | None, source: str) -> sqlite3.Connection:
     """
     try:
         if path is not None and not path.exists():
+            if not path.parent.is_dir():
+                raise PacsError("the folder of the index file does not exist; make it, or give another path")
             path.touch(mode=0o600)  # it names patients
         connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None, timeout=0)
         try:
@@ -145,6 +151,7 @@ def _claim(connection: sqlite3.Connection, source: str) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     connection.execute("COMMIT")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+    connection.execute("PRAGMA secure_delete = ON")  # otherwise it depends on how SQLite was compiled
     if _version(connection) != _SCHEMA_VERSION or get_meta(connection, "source") != source:
         _make_empty(connection, source)
 
@@ -197,6 +204,16 @@ def get_meta(connection: sqlite3.Connection, name: str) -> str:
 def set_meta(connection: sqlite3.Connection, **facts: str) -> None:
     """Record facts about the index as a whole."""
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+
+def note_remains(connection: sqlite3.Connection, *, there: bool = True) -> None:
+    """Note whether the file may still hold what was deleted."""
+    set_meta(connection, remains=str(int(there)))
+
+
+def has_remains(connection: sqlite3.Connection) -> bool:
+    """Whether the file may still hold what was deleted."""
+    return get_meta(connection, "remains") == "1"
 
 
 class Writer:
@@ -287,7 +304,7 @@ def instances_from(
     """Name and Instance of rows of ``FILES`` or ``FRAMES``."""
     parsed: dict[str, dict[str, Any]] = {}
     found = []
-    for name, sop, content, number, *own in rows:
+    for name, size, changed, sop, content, number, *own in rows:
         shared = parsed.get(content)
         if shared is None:
             shared = parsed[content] = {
@@ -304,6 +321,7 @@ def instances_from(
             frame_number=number,
             member=member,
             server=server,
+            stamp=None if member or server else (size, changed),  # the name of a member holds its checksum
         )
         found.append((name, instance))
     return found
@@ -353,3 +371,5 @@ def _make_empty(connection: sqlite3.Connection, source: str) -> None:
     drop = "".join(f"DROP {kind} {name};" for kind, name in old)
     connection.executescript(f"BEGIN; {drop} {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
     set_meta(connection, source=source)
+    if old:
+        note_remains(connection)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from cohort_builder.pacs.sources import Source
 
 _BATCH = 5000
-_POSITION = "COALESCE(x, '') || ' ' || COALESCE(y, '') || ' ' || COALESCE(z, '')"
+# What two copies of one object must agree in, beside their signature. Pixels differ in length between syntaxes only.
+_DIFFERING = " || ' ' || ".join(f"COALESCE({c}, '')" for c in ("x", "y", "z", "rescale_slope", "rescale_intercept"))
+_SYNTAX = "json_extract(s.content, '$.transfer_syntax_uid')"
 
 
 def update(
@@ -101,11 +103,6 @@ def settle(connection: sqlite3.Connection) -> None:
     report belongs to the study that most of the objects lie in of which it speaks, or to its own.
     """
     connection.execute("BEGIN")
-    connection.execute("DELETE FROM frames WHERE file NOT IN (SELECT id FROM files)")
-    connection.execute(
-        "DELETE FROM shared WHERE id NOT IN (SELECT shared FROM files WHERE shared IS NOT NULL) "
-        "AND id NOT IN (SELECT shared FROM frames)"
-    )
     connection.execute("DELETE FROM conflicts")
     connection.execute("UPDATE files SET kept = 1 WHERE sop IS NOT NULL AND NOT kept")
     connection.execute(
@@ -114,7 +111,8 @@ def settle(connection: sqlite3.Connection) -> None:
     )
     connection.execute(
         "INSERT INTO conflicts SELECT 'conflicting_uid', f.sop FROM repeated r JOIN files f ON f.sop = r.sop "  # noqa: S608
-        f"JOIN shared s ON s.id = f.shared GROUP BY f.sop HAVING COUNT(DISTINCT s.signature || {_POSITION}) > 1"
+        f"JOIN shared s ON s.id = f.shared GROUP BY f.sop HAVING COUNT(DISTINCT s.signature || {_DIFFERING}) > 1 "
+        f"OR COUNT(DISTINCT {_SYNTAX} || ' ' || pixel_length) > COUNT(DISTINCT {_SYNTAX})"
     )
     connection.execute("UPDATE files SET kept = 0 FROM repeated r WHERE files.sop = r.sop AND files.name > r.first")
     connection.execute("UPDATE files SET kept = 0 WHERE sop IN (SELECT uid FROM conflicts)")

@@ -63,6 +63,8 @@ _WORDS = {
 }  # fmt: skip
 MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3}
 
+HOUNSFIELD = frozenset({"[hnsf'U]", "HU"})
+
 MEASUREMENT_GROUP = ("DCM", "125007")
 IMAGE_LIBRARIES = frozenset({("DCM", "111028"), ("DCM", "126200")})
 REGIONS = frozenset({("DCM", "111030"), ("DCM", "111041"), ("DCM", "121231")})
@@ -72,7 +74,11 @@ SEGMENTS = frozenset({("DCM", "121191"), ("DCM", "121214")})
 VIEWER_SCHEMES = frozenset({"99CS3D"})
 """Coordinates under these are a viewer's own: where its text box lies, the control points of its splines."""
 TRACKING_IDENTIFIER = ("DCM", "112039")
+OBSERVER_TYPE = ("DCM", "121005")
+PERSON, DEVICE = ("DCM", "121006"), ("DCM", "121007")
 OBSERVER_NAME = ("DCM", "121008")
+DEVICE_OBSERVER = frozenset({("DCM", f"1210{n}") for n in (12, 13, 14, 15, 16, 17)})
+"""UID, name, manufacturer, model, serial number and place of a device that observed."""
 ALGORITHM_NAME = ("DCM", "111001")
 LABELS = frozenset({("DCM", "121071"), ("SCT", "363698007"), ("SRT", "G-C0E3"), ("DCM", "121106")})
 """Finding, finding site, comment."""
@@ -90,7 +96,9 @@ REFUSED_TOOLS = {
     "Angle": "angle",
     "CobbAngle": "angle",
     "CalibrationLine": "calibration_ruler",
+    "DragProbe": "density_roi",
     "KeyImage": "key_image",
+    "Probe": "density_roi",
 }
 
 

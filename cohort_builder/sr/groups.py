@@ -7,15 +7,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cohort_builder.authorship import group_of, moment
+from cohort_builder.gsps.texts import is_density
 from cohort_builder.pacs.elements import sequence, text
 from cohort_builder.sr.concepts import (
     ALGORITHM_NAME,
+    DEVICE,
+    DEVICE_OBSERVER,
     DIAMETERS,
+    HOUNSFIELD,
     IMAGE_LIBRARIES,
     LABELS,
     MEASUREMENT_GROUP,
     MM_PER_UNIT,
     OBSERVER_NAME,
+    OBSERVER_TYPE,
+    PERSON,
     SEGMENTS,
     TEMPORAL_OFFSET,
     TRACKING_IDENTIFIER,
@@ -74,6 +80,13 @@ class Group:
         offset = self.node.says(TEMPORAL_OFFSET)
         return next((reason for node in [*said, *filter(None, [offset])] if (reason := _refused(node))), None)
 
+    @cached_property
+    def is_density(self) -> bool:
+        """Whether its words, or a number stated of it as a whole, read out pixel values."""
+        own = {id(node.parent) for node in self.coordinates} | {id(number) for number in self._referring.values()}
+        stated = (number for number in self.numbers if id(number) not in own)
+        return is_density(self.label) or any(map(reads_density, stated))
+
     def number_of(self, coordinates: Node) -> Node | None:
         """Return the number that was inferred from coordinates: they stand in it, or it refers to them."""
         if coordinates.parent is not None and coordinates.parent.value_type == "NUM":
@@ -123,37 +136,50 @@ class Group:
 def groups_of(root: Node) -> list[Group]:
     """Return the containers in which something is drawn, and all measurement groups, in the order of the document."""
     groups: dict[int, Group] = {}
-    contexts: dict[int, str | None] = {}
+    contexts: dict[int, _Context] = {}
     for node in (root, *root.below()):
         if node.concept.key == MEASUREMENT_GROUP:
-            groups.setdefault(id(node), Group(node, _context_of(node, contexts)))
+            groups.setdefault(id(node), Group(node, _context_of(node, contexts).refusal))
         if node.value_type not in {*COORDINATES, "NUM"} or node.concept.scheme in VIEWER_SCHEMES:
             continue
         container = next((n for n in node.upwards() if n.value_type == "CONTAINER"), root)
         if any(n.concept.key in IMAGE_LIBRARIES for n in container.upwards()):
             continue
-        group = groups.setdefault(id(container), Group(container, _context_of(container, contexts)))
+        group = groups.setdefault(id(container), Group(container, _context_of(container, contexts).refusal))
         (group.numbers if node.value_type == "NUM" else group.coordinates).append(node)
     return [g for g in groups.values() if g.coordinates or g.node.concept.key == MEASUREMENT_GROUP]
 
 
 def refusal_of(number: Node) -> str | None:
     """Why one number is not read although its group is: the reasons of ``Group.refusal``."""
-    return "prior_measurement" if is_earlier(number.concept) else _refused(number)
+    if is_earlier(number.concept):
+        return "prior_measurement"
+    return _refused(number) or ("drawn_by_algorithm" if _is_by_device(number) else None)
+
+
+def reads_density(number: Node) -> bool:
+    """Whether a NUM item reads out pixel values, by the rule for what viewers write beside a drawing."""
+    value = measured(number.ds) or 0.0
+    return any(
+        is_density(f"{number.concept.meaning}: {value:g} {'HU' if unit in HOUNSFIELD else unit}")
+        for unit in _units(number) or {""}
+    )
 
 
 def value_mm(number: Node) -> float | None:
     """Return the value of a NUM item in mm; None if it is no length, or none that a lesion has."""
     value = measured(number.ds)
-    units = {
-        unit.value
-        for item in sequence(number.ds, "MeasuredValueSequence")
-        if (unit := code_in(item, "MeasurementUnitsCodeSequence")).scheme == "UCUM" or unit.value in {"mm", "cm"}
-    }
+    units = _units(number)
     factor = MM_PER_UNIT.get(units.pop()) if len(units) == 1 else None
     if value is None or factor is None or not 0 < value * factor <= _MOST_MM:
         return None
     return round(value * factor, 6)
+
+
+def _units(number: Node) -> set[str]:
+    """UCUM codes of its units, also where another scheme is named beside the commonest."""
+    units = (code_in(item, "MeasurementUnitsCodeSequence") for item in sequence(number.ds, "MeasuredValueSequence"))
+    return {unit.value for unit in units if unit.scheme == "UCUM" or unit.value in {"mm", "cm", *HOUNSFIELD}}
 
 
 def drawn_at(node: Node) -> datetime | None:
@@ -167,13 +193,36 @@ def drawn_at(node: Node) -> datetime | None:
     return moment(text(root.ds, "ContentDate"), text(root.ds, "ContentTime"))
 
 
-def _context_of(node: Node, known: dict[int, str | None]) -> str | None:
-    """Why nothing below an item is read; ``known`` holds the answer for items that were asked before."""
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What is said of an item and of all below it: why they are not read, and whether a device alone observed them."""
+
+    said: str | None = None
+    by_device: bool = False
+
+    @property
+    def refusal(self) -> str | None:
+        return self.said or ("drawn_by_algorithm" if self.by_device else None)
+
+
+def _context_of(node: Node, known: dict[int, _Context]) -> _Context:
+    """Context of an item; ``known`` holds those that were asked for before."""
     if id(node) not in known:
-        context = (child for child in node.children if child.relationship == "HAS OBS CONTEXT")
-        here = "prior_measurement" if is_earlier(node.concept) else next(filter(None, map(_refused, context)), None)
-        known[id(node)] = here or (None if node.parent is None else _context_of(node.parent, known))
+        above = _Context() if node.parent is None else _context_of(node.parent, known)
+        context = [child for child in node.children if child.relationship == "HAS OBS CONTEXT"]
+        said = "prior_measurement" if is_earlier(node.concept) else next(filter(None, map(_refused, context)), None)
+        by_device = _is_by_device(node)
+        known[id(node)] = _Context(said or above.said, above.by_device if by_device is None else by_device)
     return known[id(node)]
+
+
+def _is_by_device(node: Node) -> bool | None:
+    """Whether a device, and no person beside it, is named as the observer; None if nobody is (PS3.16 TID 1002)."""
+    kinds = {child.code.key for child in node.children if child.concept.key == OBSERVER_TYPE}
+    said = {child.concept.key for child in node.children}
+    if PERSON in kinds or OBSERVER_NAME in said:
+        return False
+    return True if DEVICE in kinds or said & DEVICE_OBSERVER else None
 
 
 def _refused(node: Node) -> str | None:

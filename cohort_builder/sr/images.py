@@ -17,6 +17,7 @@ from segmentation.types import GeometryError
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 _OFF_PLANE_MM = 0.5
 _FRAME_OF_REFERENCE = ("DCM", "112227")
@@ -27,7 +28,7 @@ _SPACING = ("111066", "111026")  # vertical: between rows; horizontal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One image, or one frame (from 1) of a multi-frame image."""
+    """One image, or one frame (from 1) of a multi-frame image; the only frame of a single-frame one is none."""
 
     sop_instance_uid: str
     frame_number: int | None = None
@@ -49,7 +50,7 @@ def target_of(coordinates: Node, root: Node) -> Target | str:
     """Return the one image that a SCOORD was selected from, or the reason why there is none.
 
     Reasons: ``no_reference``, ``unresolved_reference``, ``several_images``, ``several_frames``,
-    ``segmentation_reference``.
+    ``no_such_frame``, ``segmentation_reference``.
     """
     images = []
     for child in coordinates.children:
@@ -85,8 +86,14 @@ def _one_of(images: Sequence[Node]) -> Target | str:
     if len(uids) > 1:
         return "several_images"
     frames = {number for image in references for number in _frames(image)}
-    if len(frames) > 1 or any(number < 1 for number in frames):
+    if len(frames) > 1:
         return "several_frames"
+    if any(text(image, "ReferencedSOPClassUID") == _CT_IMAGE for image in references):
+        frames.discard(1)  # some writers name the only frame there is
+        if frames:
+            return "no_such_frame"
+    if any(number < 1 for number in frames):
+        return "no_such_frame"
     return Target(str(uids.pop()), *frames)
 
 

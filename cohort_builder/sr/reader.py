@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from cohort_builder.gsps.strokes import SAME_POINT_PX
+from cohort_builder.figures import (
+    ACROSS_FRACTION,
+    AXES_DEGREES,
+    MOST_POINTS,
+    MOST_VERTICES,
+    READ_OUT,
+    SAME_POINT_PX,
+    angle,
+    in_order_of_length,
+    meeting_of,
+)
 from cohort_builder.gsps.units import PixelOrigin, origin_of
 from cohort_builder.pacs.elements import READ_ERRORS, is_uid, text, value_of, values_in
 from cohort_builder.sr.concepts import (
@@ -26,9 +36,9 @@ from cohort_builder.sr.concepts import (
     Measure,
     measure_of,
 )
-from cohort_builder.sr.groups import Group, drawn_at, groups_of, refusal_of, value_mm
+from cohort_builder.sr.groups import Group, drawn_at, groups_of, reads_density, refusal_of, value_mm
 from cohort_builder.sr.images import Library, Target, series_of_images, target_in_space, target_of
-from cohort_builder.sr.shapes import Shape, in_order_of_length, shape_of
+from cohort_builder.sr.shapes import Shape, shape_of
 from cohort_builder.sr.tree import NO_CODE, ContentTreeError, Node, read_tree
 from cohort_builder.types import Annotation, AnnotationKind, Skip, Source
 
@@ -48,17 +58,20 @@ _DETAILS = {
     "cad_report": "marks of a detection program, not of a reader",
     "calibration_ruler": "a ruler, not a diameter",
     "content_tree_too_large": "more than 20,000 items or 32 levels: no report is like this; look at the writer",
-    "drawn_by_algorithm": "an algorithm is named as the one who measured",
+    "density_roi": "a region or point at which pixel values were read out: no lesion, or not its edge",
+    "drawn_by_algorithm": "an algorithm, or a device and no person, is named as the one who measured",
     "key_image": "a mark on a key image points at nothing in it",
     "malformed_graphic": "the number or arrangement of the points does not fit the graphic type",
+    "many_points": "more points than a reader draws: the result of a program; reduce it",
     "measurement_without_coordinates": "numbers without anything drawn",
     "multipoint": "several points in one item are not an encoding that is read",
     "no_measurements": "the report holds no coordinates and no measurement group",
     "no_reference": "the coordinates name no image, or not by a valid UID",
+    "no_such_frame": "the coordinates name a frame that their image cannot have",
     "nonfinite_coordinates": "a coordinate is not a number",
     "not_diameter": "the line was measured as something else than a diameter",
     "not_measurement_report": "a structured report of a kind that holds no measurements of images",
-    "open_polyline": "an open polyline of several points is neither line nor arrow",
+    "open_polyline": "an open polyline of several points is neither line nor arrow nor outline",
     "prior_measurement": "the report repeats it from an earlier examination",
     "radius": "a radius, not a diameter",
     "scoord3d_off_plane": "a point in space lies more than 0.5 mm from the image it refers to",
@@ -66,6 +79,7 @@ _DETAILS = {
     "scoord3d_without_geometry": "points in space, and the image library does not say where their image lies",
     "scoord3d_without_image": "points in space that refer to no image",
     "segmentation_reference": "a segmentation was measured; it is stored as another object",
+    "self_crossing_outline": "the outline crosses itself, so what lies inside is not known",
     "several_frames": "the coordinates apply to several frames of one image",
     "several_images": "the coordinates apply to several images, so the slice they were drawn on is not known",
     "unknown_graphic_type": "a graphic type that the standard does not have for coordinates on an image",
@@ -73,6 +87,7 @@ _DETAILS = {
     "unknown_region": "the coordinates stand under a concept that is no region",
     "unmeasured_line": "a line without a measurement: what it stands for is not known",
     "unresolved_reference": "an item is included by reference, and there is no image at its place",
+    "zero_area": "the region has no area",
     "zero_length": "the drawing has no length",
 }
 _FAILURES = frozenset({
@@ -80,6 +95,7 @@ _FAILURES = frozenset({
 })  # fmt: skip
 _BY_CODE, _BY_WORD, _BY_UNIT, _IMPLIED, _POINTED = 1.0, 0.9, 0.7, 0.8, 0.8
 _IN_TEXT = 0.7
+_WITH_DENSITY = -0.3
 _RULES = {
     AnnotationKind.POINTER: "sr:point",
     AnnotationKind.ELLIPSE: "sr:ellipse",
@@ -123,6 +139,7 @@ class _Reader:
         self._uid = uid if uid is not None and is_uid(uid) else ""
         self._skips: list[Skip] = []
         self._series = series_of_images(ds)
+        self._points_left = MOST_POINTS
 
     def read(self) -> tuple[list[Annotation], list[Skip]]:
         sop_class = text(self._ds, "SOPClassUID") or ""
@@ -148,14 +165,29 @@ class _Reader:
             self._skip(group.node.item, refused)
             return []
         drawings: dict[tuple[Target, Shape], _Drawing] = {}  # one of each: several numbers are inferred from one line
+        dense = set()
         for node in group.coordinates:
             drawing = self._drawing(node, group)
             if isinstance(drawing, str):
                 self._skip(node.item, drawing)
-            else:
-                drawings.setdefault((drawing.target, drawing.shape), drawing)
-        paired = _with_pairs(_with_numbers(list(drawings.values()), group))
+                continue
+            drawings.setdefault((drawing.target, drawing.shape), drawing)
+            number = group.number_of(node)
+            if group.is_density or (number is not None and reads_density(number)):
+                dense.add((drawing.target, drawing.shape))
+        read = [self._as_said(drawing, dense=key in dense) for key, drawing in drawings.items()]
+        paired = _with_pairs(_with_numbers([drawing for drawing in read if drawing is not None], group))
         return [self._annotation(drawing, group) for drawing in paired]
+
+    def _as_said(self, drawing: _Drawing, *, dense: bool) -> _Drawing | None:
+        """Return the drawing, unless pixel values were read out of it that leave in doubt what it was drawn round."""
+        if dense and drawing.shape.kind in READ_OUT:
+            self._skip(drawing.node.item, "density_roi")
+            return None
+        if dense and drawing.shape.kind is AnnotationKind.OUTLINE:
+            confidence = round(drawing.confidence + _WITH_DENSITY, 2)
+            return replace(drawing, rule=f"{drawing.rule}+density", confidence=confidence)
+        return drawing
 
     def _drawing(self, node: Node, group: Group) -> _Drawing | str:
         """Recognise what one SCOORD or SCOORD3D draws, or say why it is refused."""
@@ -185,13 +217,20 @@ class _Reader:
     def _points(self, node: Node, group: Group) -> tuple[Target, list[complex]] | str:
         """Return the image and the points on it."""
         in_space = node.value_type == "SCOORD3D"
+        dimensions = 3 if in_space else 2
+        stored = value_of(node.ds, "GraphicData")
+        if isinstance(stored, bytes) and len(stored) > 4 * dimensions * MOST_VERTICES:
+            return "many_points"  # too long for its value representation, it is stored as UN (PS3.5 6.2.2)
         try:
-            values = [float(value) for value in values_in(value_of(node.ds, "GraphicData"))]
+            values = [float(value) for value in values_in(stored)]
         except READ_ERRORS:
             return "malformed_graphic"
-        dimensions = 3 if in_space else 2
         if not values or len(values) % dimensions:
             return "malformed_graphic"
+        count = len(values) // dimensions
+        if count > min(MOST_VERTICES, self._points_left):
+            return "many_points"
+        self._points_left -= count
         if not all(map(isfinite, values)):
             return "nonfinite_coordinates"
         target = target_in_space(node, group.images) if in_space else target_of(node, self._root)
@@ -278,13 +317,15 @@ def _with_numbers(drawings: Sequence[_Drawing], group: Group) -> list[_Drawing]:
 
 
 def _with_pairs(drawings: Sequence[_Drawing]) -> list[_Drawing]:
-    """Join the long and the short axis of a group, where there is one of each on one image."""
+    """Join the long and the short axis of a group, where there is one of each on one image and they cross."""
     lines = [d for d in drawings if d.shape.kind is AnnotationKind.LINE]
     longs = [d for d in lines if d.measure is Measure.LONG_AXIS]
     shorts = [d for d in lines if d.measure is Measure.SHORT_AXIS]
     if len(longs) != 1 or len(shorts) != 1 or longs[0].target != shorts[0].target:
         return list(drawings)
     (long,), (short,) = longs, shorts
+    if not _cross(long.shape.points, short.shape.points):
+        return list(drawings)
     axes = in_order_of_length(long.shape.points, short.shape.points)
     pair = _Drawing(
         long.node,
@@ -295,3 +336,13 @@ def _with_pairs(drawings: Sequence[_Drawing]) -> list[_Drawing]:
         stated_mm=long.stated_mm + short.stated_mm,
     )
     return [pair if d is long else d for d in drawings if d is not short]
+
+
+def _cross(one: Sequence[complex], other: Sequence[complex]) -> bool:
+    """Whether two lines meet on both of them and near perpendicular, as the axes of one thing do."""
+    met = meeting_of(one, other)
+    return (
+        met is not None
+        and angle(one[1] - one[0], other[1] - other[0]) >= AXES_DEGREES
+        and all(-ACROSS_FRACTION <= fraction <= 1 + ACROSS_FRACTION for fraction in met)
+    )

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cohort_builder.gsps.strokes import SAME_POINT_PX, angle
+from cohort_builder import figures
+from cohort_builder.figures import SAME_POINT_PX, Region
 from cohort_builder.types import AnnotationKind
-
-_CLOSED_PX = 0.01  # closed polylines repeat their first point; a hand-drawn one that nearly closes is not told apart
-_SAME_CENTRE = 0.05
-_RIGHT_ANGLE_DEGREES = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +31,15 @@ def shape_of(graphic_type: str, points: Sequence[complex], *, bounds_region: boo
     points
         In the order stored.
     bounds_region
-        The document says that this is the outline of a region: a polyline left open is closed.
+        The document says that this is the outline of a region: a polyline of four or more points is closed that leaves
+        no more open than its longest side. A wider gap is a trace that was never meant to come back.
     rectangle
         The viewer says that a rectangle was drawn: four corners in any order are one.
 
     Returns
     -------
     The shape (a polyline of two points is a LINE, whatever it stands for), or the reason for a Skip: ``zero_length``,
-    ``open_polyline``, ``multipoint``, ``unknown_graphic_type``, ``malformed_graphic``.
+    ``multipoint``, ``unknown_graphic_type`` and those of ``figures``.
 
     """
     if graphic_type in {"POLYLINE", "POLYGON"}:
@@ -51,61 +49,34 @@ def shape_of(graphic_type: str, points: Sequence[complex], *, bounds_region: boo
             return Shape(AnnotationKind.POINTER, tuple(points))
         return "multipoint" if graphic_type == "MULTIPOINT" else "malformed_graphic"
     if graphic_type == "CIRCLE":
-        return _circle(points)
+        return _shape(figures.circle(points))
     if graphic_type == "ELLIPSE":
-        return _ellipse(points)
+        return _shape(figures.ellipse(points))
     return "unknown_graphic_type"
-
-
-def in_order_of_length(one: Sequence[complex], other: Sequence[complex]) -> tuple[complex, complex, complex, complex]:
-    """Return two axes as one tuple, the longer (in pixels) first; as given where they are equal."""
-    longer, shorter = (one, other) if abs(one[1] - one[0]) >= abs(other[1] - other[0]) else (other, one)
-    return longer[0], longer[1], shorter[0], shorter[1]
 
 
 def _polyline(points: Sequence[complex], *, closes: bool, rectangle: bool) -> Shape | str:
     if len(points) == 2:
         line = Shape(AnnotationKind.LINE, tuple(points))
         return line if abs(points[1] - points[0]) > SAME_POINT_PX else "zero_length"
-    closed = len(points) > 2 and abs(points[0] - points[-1]) <= _CLOSED_PX
-    vertices = [p for p, after in pairwise([*points, points[0]]) if abs(p - after) > _CLOSED_PX] if points else []
-    if len(vertices) < 3:
-        return "zero_length" if points and not vertices else "malformed_graphic"
-    if rectangle and len(vertices) == 4:
-        for order in ((0, 1, 2, 3), (0, 1, 3, 2), (0, 2, 1, 3)):
-            corners = tuple(vertices[i] for i in order)
-            if _is_rectangle(corners):
-                return Shape(AnnotationKind.BOX, corners)
-    if not closed and not closes:
+    ring, closed = figures.ring_of(points)
+    if len(ring) < 3:
+        return "zero_length" if len(ring) == 1 else "malformed_graphic"
+    if rectangle and len(ring) == 4:
+        a, b, c, d = ring
+        for corners in (ring, (a, b, d, c), (a, c, b, d)):
+            box = figures.polygon(corners)
+            if isinstance(box, Region) and box.kind is AnnotationKind.BOX:
+                return _shape(box)
+    if not closed and not (closes and _nearly_closes(ring)):
         return "open_polyline"
-    kind = AnnotationKind.BOX if len(vertices) == 4 and _is_rectangle(vertices) else AnnotationKind.OUTLINE
-    return Shape(kind, tuple(vertices), implied=not closed)
+    return _shape(figures.polygon(ring), implied=not closed)
 
 
-def _is_rectangle(corners: Sequence[complex]) -> bool:
-    sides = [corners[(i + 1) % 4] - corners[i] for i in range(4)]
-    if min(map(abs, sides)) <= SAME_POINT_PX or abs(sides[0] + sides[2]) > SAME_POINT_PX:
-        return False
-    return abs(angle(sides[0], sides[1]) - 90) <= _RIGHT_ANGLE_DEGREES
+def _nearly_closes(ring: Sequence[complex]) -> bool:
+    longest = max(abs(after - before) for before, after in pairwise(ring))
+    return len(ring) > 3 and abs(ring[-1] - ring[0]) <= longest
 
 
-def _circle(points: Sequence[complex]) -> Shape | str:
-    if len(points) != 2:
-        return "malformed_graphic"
-    centre, radius = points[0], abs(points[1] - points[0])
-    if radius <= SAME_POINT_PX:
-        return "zero_length"
-    return Shape(AnnotationKind.ELLIPSE, tuple(centre + radius * step for step in (-1, 1, -1j, 1j)))
-
-
-def _ellipse(points: Sequence[complex]) -> Shape | str:
-    if len(points) != 4:
-        return "malformed_graphic"
-    major, minor = abs(points[1] - points[0]), abs(points[3] - points[2])
-    if min(major, minor) <= SAME_POINT_PX:
-        return "zero_length"
-    apart = abs(points[0] + points[1] - points[2] - points[3]) / 2
-    tilted = abs(angle(points[1] - points[0], points[3] - points[2]) - 90) > _RIGHT_ANGLE_DEGREES
-    if tilted or apart > max(SAME_POINT_PX, _SAME_CENTRE * max(major, minor)):
-        return "malformed_graphic"
-    return Shape(AnnotationKind.ELLIPSE, in_order_of_length(points[:2], points[2:]))
+def _shape(region: Region | str, *, implied: bool = False) -> Shape | str:
+    return region if isinstance(region, str) else Shape(region.kind, region.points, implied)

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cohort_builder.ct.phases import seconds
+from cohort_builder.targets.carrying import to_index
+from segmentation.geometry import apply_affine, slice_affine
+
 if TYPE_CHECKING:
     from cohort_builder.ct.series import Stack
     from cohort_builder.pacs.headers import Instance
@@ -102,33 +106,36 @@ def kernel_kind(kernel: str | None) -> str:
 def another_phase(image: Instance, stack: Stack) -> str | None:
     """Why a stack is not taken for the same acquisition and phase as ``image``; None where the headers say that it is.
 
-    Acquisition Time within that of the stack's slices says so, by a second; Acquisition Number only where a time is
-    absent. Number, temporal position and contrast agent, where both have one, must not say otherwise.
+    The slices of the stack that lie where the image does are asked, for one series may hold one phase after the other.
+    Acquisition Time within that of theirs says so, by a second; Acquisition Number does not, as many scanners write 1
+    throughout. Number, temporal position and contrast agent, where both have one, must not say otherwise.
 
     Returns
     -------
-    ``other_phase``, ``phase_unknown`` (time and number are absent) or None.
+    ``other_phase``, ``phase_unknown`` (one of the two has no time) or None.
 
     """
-    slices = stack.instances
+    slices = _beside(image, stack)
     if _differ(image, slices, lambda i: i.temporal_position) or _differ(image, slices, lambda i: i.acquisition_number):
         return "other_phase"
     if any(bool(instance.contrast_agent) != bool(image.contrast_agent) for instance in slices):
         return "other_phase"
     drawn = seconds(image.acquisition_time)
     times = [at for at in (seconds(instance.acquisition_time) for instance in slices) if at is not None]
-    if drawn is not None and times:
-        return None if min(times) - _SAME_TIME_S <= drawn <= max(times) + _SAME_TIME_S else "other_phase"
-    known = image.acquisition_number is not None and all(i.acquisition_number is not None for i in slices)
-    return None if known else "phase_unknown"
+    if drawn is None or not times:
+        return "phase_unknown"
+    return None if min(times) - _SAME_TIME_S <= drawn <= max(times) + _SAME_TIME_S else "other_phase"
 
 
-def seconds(time: str | None) -> float | None:
-    """Seconds since midnight of a TM value (PS3.5 6.2), to the second at least; None for anything else."""
-    digits = (time or "").strip().replace(":", "")
-    if not re.fullmatch(r"\d{6}(\.\d{1,6})?", digits):
-        return None
-    return int(digits[:2]) * 3600 + int(digits[2:4]) * 60 + float(digits[4:])
+def _beside(image: Instance, stack: Stack) -> Sequence[Instance]:
+    """Slices of the stack within the thickness of the image: a few, or all of them that a coronal one cuts."""
+    affine = slice_affine(image.image_position or (), image.image_orientation or (), image.pixel_spacing or ())
+    corners = [(0.0, float(row), float(column)) for row in (0, image.rows or 0) for column in (0, image.columns or 0)]
+    heights = to_index(stack.affine, apply_affine(affine, corners))[:, 0]
+    step_mm, last = float(np.linalg.norm(stack.affine[:3, 0])), len(stack.instances) - 1
+    around = max((image.slice_thickness_mm or 0.0) / 2 / step_mm, 0.5)
+    low, high = np.rint(np.clip([heights.min() - around, heights.max() + around], 0, last)).astype(np.intp)
+    return stack.instances[low : high + 1]
 
 
 def _differ(image: Instance, slices: Sequence[Instance], value: Callable[[Instance], int | None]) -> bool:

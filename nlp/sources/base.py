@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class SourceFile:
         """Turn what the operating system says, which names the file, into a ReportError, which does not."""
         try:
             yield
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ReportError(f"{self.name} cannot be read ({type(error).__name__})") from None
 
     def text_encoding(self, head: bytes) -> str:

@@ -28,7 +28,7 @@ _HEAD_BYTES = 4096  # File Meta Information and SOP Class UID
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_START = 144  # behind preamble, prefix and group length
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # little and big endian
-_MOST_ITEMS, _MOST_INFLATED = 100_000, 64 << 20
+_MOST_ITEMS, _MOST_INFLATED, _MOST_BYTES = 100_000, 4 << 20, 32 << 20
 _KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
 _SAID = {"", "CONTAINS", "HAS PROPERTIES", "INFERRED FROM"}  # not the context, and not the modifiers of a concept
 _LANGUAGE = "121049"  # Language of Content Item and Descendants (PS3.16 TID 1204)
@@ -105,7 +105,7 @@ def _is_bomb(content: bytes) -> bool:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[start:], _MOST_INFLATED + 1)
         if len(content) > _MOST_INFLATED:
             return True
-    return sum(content.count(tag) for tag in _ITEM_TAGS) > _MOST_ITEMS
+    return len(content) > _MOST_BYTES or sum(content.count(tag) for tag in _ITEM_TAGS) > _MOST_ITEMS
 
 
 def _reports(file: SourceFile) -> Iterator[Item]:

@@ -49,8 +49,8 @@ class Source(Protocol):
     name: str
 
     @property
-    def opted_out(self) -> Iterable[tuple[str, str]]:
-        """Study Instance UID and Accession Number of studies that an opt-out list kept from being listed."""
+    def opted_out(self) -> Iterable[tuple[str, str, str]]:
+        """Study Instance UID, Accession Number and Patient ID of what an opt-out list kept from being listed."""
 
     def entries(self) -> Iterator[Entry | Passed]:
         """List everything, in an order that is the same in every run."""
@@ -66,6 +66,11 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+def is_address(pacs_export: str | Path) -> bool:
+    """Whether an export is a server, and no folder or file."""
+    return isinstance(pacs_export, str) and _URL.match(pacs_export) is not None
 
 
 def open_source(pacs_export: str | Path, *, keep: Path | None = None, select: Selection | None = None) -> Source:
@@ -147,7 +152,8 @@ def _remote(url: str, scheme: str, keep: Path | None, select: Selection | None) 
         return DicomWeb(Address.parse(url), keep or _temporary(), Query.of(select))
     if scheme == "dimse":
         try:
-            from cohort_builder.pacs.sources.dimse import Dimse, Node
+            from cohort_builder.pacs.sources.dimse import Dimse
+            from cohort_builder.pacs.sources.node import Node
         except ImportError as error:
             raise SetupError("dimse:// needs pynetdicom; install cohort-builder[dimse]") from error
         return Dimse(Node.parse(url), keep or _temporary(), Query.of(select))

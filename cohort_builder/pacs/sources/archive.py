@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cohort_builder.pacs.headers import Header
 
 _CHUNK = 1 << 14  # a header; more is unpacked when it is asked for
+_PIECE = 1 << 20
 _FIELDS = 5
 # Pixel data shrink two to four times, an empty slice a thousand times; nothing this big shrinks this much.
 _BOMB_BYTES, _BOMB_RATIO = 64 << 20, 200
@@ -39,9 +40,22 @@ _PROBLEMS = {
     "zip_bomb": "the member of the zip says that it unpacks to more than 64 MiB and 200 times its size",
     "nested_zip": "a zip within a zip is not opened; unpack the outer one",
     "unsupported_archive": "archives of this kind are not opened; unpack it, or pack it as a zip",
+    "zip_without_name": "a zip is known by its name, and this one does not end in .zip; rename or unpack it",
     "zip_damaged": "the member of the zip is damaged or cut off; make the zip again",
     "unreadable_zip": "the zip is damaged, cut off, one part of several, or no zip; make it again",
 }
+_MAGIC = {
+    b"PK\x03\x04": "zip_without_name",
+    b"\x1f\x8b\x08": "unsupported_archive",  # gzip
+    b"BZh": "unsupported_archive",
+    b"7z\xbc\xaf\x27\x1c": "unsupported_archive",
+    b"Rar!\x1a\x07": "unsupported_archive",
+    b"\xfd7zXZ\0": "unsupported_archive",
+    b"\x28\xb5\x2f\xfd": "unsupported_archive",  # zstd
+}
+_TAR_AT, _TAR = 257, b"ustar"
+# Zips and gzips by their bytes which hold programs, documents or other images.
+_NO_EXPORTS = (b".jar", b".apk", b".docx", b".xlsx", b".pptx", b".odt", b".ods", b".odp", b".epub", b".nii.gz")
 _ARCHIVES = (b".tar", b".tar.gz", b".tgz", b".tar.bz2", b".tar.xz", b".7z", b".rar", b".iso")
 
 
@@ -60,13 +74,24 @@ def is_archive_name(name: bytes) -> bool:
     return name.lower().endswith(_ARCHIVES)
 
 
+def require_no_archive(stream: BinaryIO, name: bytes) -> None:
+    """Raise ``HeaderError`` if what is no DICOM is an archive by its first bytes, whatever its name says."""
+    stream.seek(0)
+    start = stream.read(_TAR_AT + len(_TAR))
+    reason = next((reason for magic, reason in _MAGIC.items() if start.startswith(magic)), None)
+    if start[_TAR_AT:] == _TAR:
+        reason = "unsupported_archive"
+    if reason and not name.lower().endswith(_NO_EXPORTS):
+        raise HeaderError(*problem(reason))
+
+
 class Archive:
     """The members of the zip ``path``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
         self.name = str(self._path)
-        self.opted_out: Iterable[tuple[str, str]] = ()
+        self.opted_out: Iterable[tuple[str, str, str]] = ()
 
     def entries(self) -> Iterator[Entry | Passed]:
         """Members in the order of the directory; an Entry with a problem where it breaks off."""
@@ -107,8 +132,11 @@ def entries_of(path: Path) -> Iterator[Entry | Passed]:
 def read_member_header(path: Path, name: bytes) -> Header | None:
     """Read the header of one member, as ``read_header`` does a file's; ``name`` is that of its Entry."""
     try:
-        with open_member(path, os.fsdecode(name)) as stream:
-            return read_header_from(stream, path)
+        with _Stream(_open(path, _Where.parse(os.fsdecode(name)))) as stream:
+            header = read_header_from(stream, path)
+            if header is None:
+                require_no_archive(stream, name.rpartition(b"|")[0])
+            return header
     except ZipDamagedError as error:
         raise HeaderError(*problem("zip_damaged")) from error
     except HeaderError as error:
@@ -120,32 +148,59 @@ def read_member_header(path: Path, name: bytes) -> Header | None:
 
 
 def open_member(path: Path, member: str) -> BinaryIO:
-    """Open one member for reading; the stream seeks, and unpacks no further than it is read.
+    """Open one member for reading; the stream seeks. Its checksum is compared first.
 
     Raises
     ------
     OSError
-        The zip is gone or damaged. What is packed shows its damage when it is read to its end.
+        The zip is gone or damaged.
 
     """
-    where = _Where.parse(member)
-    stream = path.open("rb")
+    part = _open(path, _Where.parse(member))
     try:
-        start = data_offset(stream, where.offset, where.method)
-        raw = _Stored(stream, start, where.size) if where.method == STORED else _Deflated(stream, start, where)
+        part.check()
     except BaseException:
-        stream.close()
+        part.close()
         raise
-    return _Stream(raw)
+    return _Stream(part)
 
 
-def stored_offset(path: Path, member: str) -> int | None:
-    """Offset in the zip of the first byte of a member that is stored as it is; None if it is packed."""
+def open_stored(path: Path, member: str) -> tuple[io.FileIO, int] | None:
+    """The zip, and in it the offset of a member that is stored as it is; None if it is packed. As ``open_member``."""
     where = _Where.parse(member)
     if where.method != STORED:
         return None
-    with path.open("rb") as stream:
-        return data_offset(stream, where.offset, STORED)
+    stream = io.FileIO(path)
+    try:
+        start = data_offset(stream, where.offset, STORED)
+        _require_checksum(stream, start, where)
+    except BaseException:
+        stream.close()
+        raise
+    return stream, start
+
+
+def _open(path: Path, where: _Where) -> _Stored | _Deflated:
+    """One member, unchecked: for its head."""
+    stream = path.open("rb")
+    try:
+        start = data_offset(stream, where.offset, where.method)
+        return _Stored(stream, start, where) if where.method == STORED else _Deflated(stream, start, where)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _require_checksum(stream: BinaryIO | io.FileIO, start: int, where: _Where) -> None:
+    stream.seek(start)
+    left, crc = where.size, 0
+    while left:
+        piece = stream.read(min(_PIECE, left))
+        if not piece:
+            raise ZipDamagedError("a member ends beyond the end of the zip")
+        crc, left = zlib.crc32(piece, crc), left - len(piece)
+    if crc != where.crc:
+        raise ZipDamagedError("the checksum of a member differs")
 
 
 def _refusal(member: Member) -> str | None:
@@ -246,9 +301,12 @@ class _Stream(io.BufferedReader):
 class _Stored(_Part):
     """A member that lies in the zip as it is."""
 
-    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
-        super().__init__(stream, size)
-        self._start = start
+    def __init__(self, stream: BinaryIO, start: int, where: _Where) -> None:
+        super().__init__(stream, where.size)
+        self._start, self._where = start, where
+
+    def check(self) -> None:
+        _require_checksum(self._stream, self._start, self._where)
 
     def _fill(self, target: memoryview) -> int:
         self._stream.seek(self._start + self._at)
@@ -264,12 +322,18 @@ class _Deflated(_Part):
         self._packed_left, self._wanted_crc, self._crc = where.packed, where.crc, 0
         self._unpack, self._unpacked = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
 
+    def check(self) -> None:
+        self._unpack_to(self.size)
+
     def _fill(self, target: memoryview) -> int:
         stop = self._at + len(target)
-        while len(self._unpacked) < stop:
-            self._unpack_more()
+        self._unpack_to(stop)
         target[:] = memoryview(self._unpacked)[self._at : stop]
         return len(target)
+
+    def _unpack_to(self, stop: int) -> None:
+        while len(self._unpacked) < stop:
+            self._unpack_more()
 
     def _unpack_more(self) -> None:
         packed = self._unpack.unconsumed_tail or self._stream.read(min(_CHUNK, self._packed_left))

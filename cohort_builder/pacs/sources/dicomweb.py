@@ -20,7 +20,7 @@ from cohort_builder.pacs.headers import Header, HeaderError, Instance, header_of
 from cohort_builder.pacs.sources import Entry, Passed
 from cohort_builder.pacs.sources.keep import finish, kept_path, make_keep, object_name, prune
 from cohort_builder.pacs.sources.multipart import boundary_of, received_parts
-from cohort_builder.pacs.sources.query import ANNOTATIONS, IMAGES, Query, is_wanted
+from cohort_builder.pacs.sources.query import ANNOTATIONS, IMAGES, Query, is_study_of_use, is_wanted
 from cohort_builder.pacs.sources.web import (
     ATTEMPTS,
     TIMEOUT_S,
@@ -34,7 +34,7 @@ from cohort_builder.pacs.sources.web import (
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_STUDY, _SERIES, _SOP, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
+_STUDY, _SERIES, _SOP, _MODALITY = "0020000D", "0020000E", "00080018", "00080060"
 _DATE, _ACCESSION, _PATIENT, _MODALITIES, _SYNTAX = "00080020", "00080050", "00100020", "00080061", "00083002"
 _IN_STUDY = "ModalitiesInStudy"
 _PIXEL_DATA = ("7FE00008", "7FE00009", "7FE00010")
@@ -52,21 +52,21 @@ class DicomWeb:
     def __init__(self, address: Address, keep: Path, query: Query) -> None:
         self._keep, self._query = keep, query
         self.name = address.name
-        self.opted_out: Iterable[tuple[str, str]] = ()  # their headers are read, and forgotten with all others
+        self.opted_out: Iterable[tuple[str, str, str]] = ()  # their headers are read, and forgotten with all others
         self._server = _Server(address)
         self._metadata: tuple[str, dict[str, Json]] = ("", {})
 
     def entries(self) -> Iterator[Entry | Passed]:
         """Objects, study by study, in order of their UIDs."""
         make_keep(self._keep)
-        for study, modalities in sorted(self._studies().items()):
+        for study in sorted(self._studies()):
             try:
                 found = self._server.instances(study)
             except RefusedError as error:
                 yield Entry(study.encode(), -1, 0, _refused(error))
                 continue
-            for series, sop, sop_class in sorted(found):
-                if not is_wanted(sop_class, modalities):
+            for series, sop, modality in sorted(found):
+                if not is_wanted(modality):
                     yield Passed("other_modality")
                 elif is_uid(series) and is_uid(sop):
                     yield Entry(object_name(study, series, sop), 0, 0)
@@ -98,22 +98,17 @@ class DicomWeb:
         """Close the connections."""
         self._server.close()
 
-    def _studies(self) -> dict[str, frozenset[str]]:
-        """Study Instance UIDs and modalities of the studies that may hold something of use."""
-        found: dict[str, frozenset[str]] = {}
-        for filters in self._query.filters(by_day=True):
-            for study in self._matching(filters):
-                uid, day = _first(study, _STUDY), _first(study, _DATE)
-                if is_uid(uid) and self._query.fits(day, _first(study, _ACCESSION)) and _may_be_of_use(study):
-                    found[uid] = _modalities(study)
-                    if beside := self._query.companions(_first(study, _PATIENT), day):
-                        others = self._matching(beside)
-                        found |= {
-                            _first(o, _STUDY): _modalities(o)
-                            for o in others
-                            if _first(o, _DATE) == day and is_uid(_first(o, _STUDY))
-                        }
-        return found
+    def _studies(self) -> set[str]:
+        """Study Instance UIDs of the studies that may hold something of use."""
+        found: set[str] = set()
+        for study in self._query.ask(self._matching):
+            day = _first(study, _DATE)
+            if self._query.fits(day, _first(study, _ACCESSION)) and is_study_of_use(_modalities(study)):
+                found.add(_first(study, _STUDY))
+                if beside := self._query.companions(_first(study, _PATIENT), day):
+                    others = (other for other in self._matching(beside) if _first(other, _DATE) == day)
+                    found |= {_first(other, _STUDY) for other in others if is_study_of_use(_modalities(other))}
+        return set(filter(is_uid, found))
 
     def _matching(self, filters: Mapping[str, str]) -> list[Json]:
         by_modality = [{**filters, _IN_STUDY: modality} for modality in (*IMAGES, *ANNOTATIONS)]
@@ -191,11 +186,11 @@ class _Server:
         return self._pages(_STUDY, search, in_one_page=in_one_page)
 
     def instances(self, study: str) -> list[tuple[str, str, str]]:
-        """Series, SOP Instance and SOP Class UIDs of all objects of a study."""
-        fields = ["SOPClassUID", "SeriesInstanceUID"]
+        """Series and SOP Instance UIDs of all objects of a study, and the modality of the series."""
+        fields = ["Modality", "SeriesInstanceUID"]
         search = partial(self._client.search_for_instances, study_instance_uid=study, fields=fields)
         found = self._pages(_SOP, search)
-        return [(_first(item, _SERIES), _first(item, _SOP), _first(item, _CLASS)) for item in found]
+        return [(_first(item, _SERIES), _first(item, _SOP), _first(item, _MODALITY)) for item in found]
 
     def metadata(self, study: str, series: str, sop: str | None = None) -> list[Json]:
         with understood():
@@ -318,13 +313,8 @@ def _first(item: Json, tag: str) -> str:
     return str(values[0]).strip() if values and values[0] is not None else ""
 
 
-def _modalities(study: Json) -> frozenset[str]:
-    """Modalities of a study; where the server does not say them it may hold images."""
-    return frozenset(map(str, _values(study, _MODALITIES))) or frozenset(IMAGES)
-
-
-def _may_be_of_use(study: Json) -> bool:
-    return not _modalities(study).isdisjoint((*IMAGES, *ANNOTATIONS))
+def _modalities(study: Json) -> Iterable[str]:
+    return map(str, _values(study, _MODALITIES))
 
 
 def _refused(error: Exception) -> tuple[str, str]:

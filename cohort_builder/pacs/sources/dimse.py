@@ -7,15 +7,12 @@ is not asked for again.
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
@@ -26,7 +23,8 @@ from cohort_builder.pacs.elements import is_uid, quietly, text, value_of, values
 from cohort_builder.pacs.headers import Header, HeaderError, read_header
 from cohort_builder.pacs.sources import Entry, Passed
 from cohort_builder.pacs.sources.keep import finish, kept_path, make_keep, object_name, prune, unfinished
-from cohort_builder.pacs.sources.query import ANNOTATION_CLASSES, ANNOTATIONS, IMAGES, LISTED, Query
+from cohort_builder.pacs.sources.node import Node
+from cohort_builder.pacs.sources.query import ANNOTATION_CLASSES, ANNOTATIONS, IMAGES, Query, is_study_of_use, is_wanted
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -37,7 +35,8 @@ _CONNECT_S, _ANSWER_S = 30.0, 300.0
 _ATTEMPTS, _BACKOFF_S = 4, 0.5
 _PENDING = frozenset({0xFF00, 0xFF01})
 _REFUSED, _STORED = 0xA700, 0x0000
-_TITLE = re.compile(r"[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?")  # PS3.5 6.2, AE
+_IN_A_ROW = 3  # after so many objects of a series that do not come, the rest of it is not asked for
+_IN_VAIN = 5  # after so many series of which nothing came, before anything did, nothing will
 _PLAIN_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99")
 _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))
 # One context each, so that the server sends an image in the syntax it is stored in: plain, JPEG, JPEG lossless,
@@ -50,57 +49,15 @@ _IMAGE_SYNTAXES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A PACS, and what we are called. ``move_port``: bring by C-MOVE to this port of ``bind``; None: by C-GET."""
-
-    title: str
-    host: str
-    port: int
-    calling: str = "COHORT"
-    move_port: int | None = None
-    bind: str = "127.0.0.1"
-
-    @property
-    def name(self) -> str:
-        """What the index remembers."""
-        return f"dimse://{self.title}@{self.host}:{self.port}"
-
-    @classmethod
-    def parse(cls, url: str) -> Node:
-        """Read ``dimse://AET@host:port``, with ``?calling=AET``, ``&move=PORT`` and ``&bind=ADDRESS`` at will.
-
-        Raises
-        ------
-        PacsError
-            It is something else.
-
-        """
-        how = "give dimse://AET@host:port?calling=AET, and &move=PORT for C-MOVE to this machine"
-        try:
-            parts = urlsplit(url)
-            options = {k: v[-1] for k, v in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
-            port, move = parts.port, int(options["move"]) if "move" in options else None
-        except ValueError as error:
-            raise PacsError(f"the DIMSE address is malformed; {how}") from error
-        title, calling = unquote(parts.username or ""), options.get("calling", "COHORT")
-        if parts.password is not None or parts.path.strip("/") or set(options) - {"calling", "move", "bind"}:
-            raise PacsError(f"the DIMSE address holds what it must not; {how}")
-        if not parts.hostname or not port or not (move is None or 0 < move < 1 << 16):
-            raise PacsError(f"the DIMSE address names no host or port; {how}")
-        if not (_TITLE.fullmatch(title) and _TITLE.fullmatch(calling)):
-            raise PacsError(f"an application entity title has 1 to 16 plain characters; {how}")
-        return cls(title, parts.hostname, port, calling, move, options.get("bind", "127.0.0.1"))
-
-
 class Dimse:
     """What a PACS holds of the studies that ``query`` asks for, brought to ``keep``."""
 
     def __init__(self, node: Node, keep: Path, query: Query) -> None:
         self._keep, self._query = keep, query
         self.name = node.name
-        self.opted_out: set[tuple[str, str]] = set()
+        self.opted_out: set[tuple[str, str, str]] = set()
         self._peer = _Peer(node, keep)
+        self._in_vain: list[str] | None = []  # why nothing came of each series so far; None: something did
 
     def entries(self) -> Iterator[Entry | Passed]:
         """Objects, study by study, in order of their UIDs, as files that are here."""
@@ -110,6 +67,7 @@ class Dimse:
             with self._peer.receiving():
                 for study in sorted(self._studies()):
                     yield from self._study(study)
+                self._require_some(1)
 
     def read(self, entry: Entry) -> Header | None:
         """Read the header of the file."""
@@ -132,30 +90,32 @@ class Dimse:
 
     def _studies(self) -> set[str]:
         found = set()
-        for filters in self._query.filters(by_day=True):
-            for study in self._matching(filters):
-                day, patient = text(study, "StudyDate") or "", text(study, "PatientID") or ""
-                if self._query.fits(day, text(study, "AccessionNumber") or ""):
-                    found.add(_uid(study, "StudyInstanceUID"))
-                    if beside := self._query.companions(patient, day):
-                        others = self._matching(beside)
-                        found |= {_uid(o, "StudyInstanceUID") for o in others if text(o, "StudyDate") == day}
+        for study in filter(self._may_come, self._query.ask(self._matching)):
+            day, patient = text(study, "StudyDate") or "", text(study, "PatientID") or ""
+            if self._query.fits(day, text(study, "AccessionNumber") or ""):
+                found.add(_uid(study, "StudyInstanceUID"))
+                if beside := self._query.companions(patient, day):
+                    others = filter(self._may_come, self._matching(beside))
+                    found |= {_uid(o, "StudyInstanceUID") for o in others if text(o, "StudyDate") == day}
         return found - {""}
 
-    def _matching(self, filters: Mapping[str, str]) -> Iterator[Dataset]:
+    def _may_come(self, study: Dataset) -> bool:
+        patient_id, number = (text(study, keyword) or "" for keyword in ("PatientID", "AccessionNumber"))
+        if self._query.opts_out(patient_id):
+            self.opted_out.add((_uid(study, "StudyInstanceUID"), number, patient_id))
+            return False
+        return is_study_of_use(map(str, values_in(value_of(study, "ModalitiesInStudy"))))
+
+    def _matching(self, filters: Mapping[str, str]) -> list[Dataset]:
+        studies: list[Dataset] = []
         keys = {"StudyInstanceUID": "", "StudyDate": "", "AccessionNumber": "", "PatientID": "", **filters}
         for modality in (*IMAGES, *ANNOTATIONS):
             try:
-                found = self._peer.find("STUDY", {**keys, "ModalitiesInStudy": modality})
+                studies += self._peer.find("STUDY", {**keys, "ModalitiesInStudy": modality})
             except _RefusedError as error:
                 advice = "narrow the days with [select]: servers limit how much they list at once"
                 raise PacsError(f"the PACS does not list studies ({error}); {advice}") from None
-            for study in found:
-                modalities = {str(m) for m in values_in(value_of(study, "ModalitiesInStudy"))}
-                if self._query.opts_out(text(study, "PatientID") or ""):
-                    self.opted_out.add((_uid(study, "StudyInstanceUID"), text(study, "AccessionNumber") or ""))
-                elif not modalities or not modalities.isdisjoint((*IMAGES, *ANNOTATIONS)):
-                    yield study
+        return studies
 
     def _study(self, study: str) -> Iterator[Entry | Passed]:
         try:
@@ -165,7 +125,7 @@ class Dimse:
             return
         series = {_uid(one, "SeriesInstanceUID"): text(one, "Modality") or "" for one in found}
         for uid, modality in sorted(series.items()):
-            if uid and modality in {"", *IMAGES, *ANNOTATIONS, *LISTED}:
+            if uid and is_wanted(modality):
                 yield from self._series(study, uid)
             else:
                 yield Passed("other_modality")
@@ -179,6 +139,11 @@ class Dimse:
             return
         paths = {sop: kept_path(self._keep, object_name(study, series, sop)) for sop in sops}
         said = self._peer.bring(study, series, {sop: path for sop, path in paths.items() if not path.exists()}, paths)
+        if any(path.exists() for path in paths.values()):
+            self._in_vain = None
+        elif said is not None and self._in_vain is not None:
+            self._in_vain.append(str(said))
+            self._require_some(_IN_VAIN)
         for sop, path in sorted(paths.items()):
             name = object_name(study, series, sop)
             if path.exists():
@@ -186,6 +151,14 @@ class Dimse:
                 yield Entry(name, status.st_size, status.st_mtime_ns)
             else:
                 yield Entry(name, -1, 0, _problem(said or _RefusedError("it did not come")))
+
+    def _require_some(self, n_series: int) -> None:
+        """Raise ``PacsError`` if nothing came of the first ``n_series`` or more, for one and the same reason."""
+        if self._in_vain and len(self._in_vain) >= n_series and len(set(self._in_vain)) == 1:
+            raise PacsError(
+                f"the PACS lists objects and sends none ({self._in_vain[0]}, {len(self._in_vain)} series); check that "
+                "it knows the title given as calling= and may send to it, by C-MOVE to this machine's address and port"
+            )
 
 
 class _RefusedError(Exception):
@@ -265,14 +238,16 @@ class _Peer:
     def bring(
         self, study: str, series: str, missing: Mapping[str, Path], whole: Mapping[str, Path]
     ) -> _RefusedError | None:
-        """Bring what is missing of a series: all of it in one request, or object by object; says why some is not."""
+        """Bring what is missing of a series: all in one request, or object by object; says why some did not come."""
         said = None
         if len(missing) == len(whole):
             said = self._retrieve({"StudyInstanceUID": study, "SeriesInstanceUID": series}, missing)
+        in_a_row = 0
         for sop, path in missing.items():
-            if not path.exists():
+            if in_a_row < _IN_A_ROW and not path.exists():
                 keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": sop}
                 said = self._retrieve(keys, {sop: path}) or said
+                in_a_row = 0 if path.exists() else in_a_row + 1
         return said
 
     def _retrieve(self, keys: Mapping[str, str], wanted: Mapping[str, Path]) -> _RefusedError | None:
@@ -333,7 +308,8 @@ class _Peer:
                 raise PacsError("the PACS rejects the association; check both titles, and that it knows calling=")
             time.sleep(_BACKOFF_S * 2**attempt)
         raise PacsError(
-            f"the PACS cannot be reached ({_ATTEMPTS} attempts); what came so far is kept: run again to continue"
+            f"the PACS cannot be reached ({_ATTEMPTS} attempts); check its address, or run again later: with an index "
+            "in a file a run continues where it stopped"
         )
 
     def _require(self, association: Association) -> None:

@@ -14,6 +14,7 @@ from cohort_builder.pacs.sources.archive import (
     is_zip_name,
     problem,
     read_member_header,
+    require_no_archive,
 )
 from cohort_builder.pacs.sources.dicomdir import is_dicomdir_name, missing_files
 
@@ -35,7 +36,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self.name = str(self._root)
-        self.opted_out: Iterable[tuple[str, str]] = ()
+        self.opted_out: Iterable[tuple[str, str, str]] = ()
         # As bytes: a Path for each file would cost as much as its header.
         self._prefix = os.path.join(os.fsencode(self._root), b"")  # noqa: PTH118
 
@@ -95,6 +96,9 @@ class Folder:
             return read_member_header(path, member)
         header = read_header(path)
         try:
+            if header is None:
+                with path.open("rb") as stream:
+                    require_no_archive(stream, name)
             status = os.stat(where, follow_symlinks=False)  # noqa: PTH116 - bytes
         except OSError as error:
             raise HeaderError(*_CHANGED) from error

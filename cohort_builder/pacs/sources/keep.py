@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
@@ -40,12 +40,11 @@ def unfinished(keep: Path) -> Iterator[tuple[BinaryIO, Path]]:
     folder = keep / "new"
     folder.mkdir(mode=0o700, exist_ok=True)
     handle, name = tempfile.mkstemp(suffix=_UNFINISHED, dir=folder)
-    with suppress(FileNotFoundError):
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream, Path(name)
-        finally:
-            Path(name).unlink()
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream, Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def finish(path: Path, kept: Path) -> None:

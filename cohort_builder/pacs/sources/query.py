@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from datetime import date
+from typing import TYPE_CHECKING, TypeVar
 
-from cohort_builder.pacs.forgetting import Spellings
+from cohort_builder.pacs.forgetting import OptOut
 
 if TYPE_CHECKING:
     from cohort_builder.cases.selection import Selection
 
 IMAGES = ("CT",)
 ANNOTATIONS = ("PR", "SR")
-LISTED = ("KO", "SEG")
-"""Modalities whose headers are read beside those of images and annotations: they are small, and counts name them."""
+_SMALL = ("KO", "SEG")  # counts name them
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 ANNOTATION_CLASSES = (f"{_STORAGE}11.", f"{_STORAGE}88.", f"{_STORAGE}66.")
+
+
+# Servers that cut long answers off without a word give more than this before they do.
+_MANY, _FEW = 50, 25
+_Study = TypeVar("_Study")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +32,30 @@ class Query:
     first_day: date | None = None
     last_day: date | None = None
     accession_numbers: tuple[str, ...] = ()
-    opted_out: Spellings = field(default_factory=Spellings)
+    opted_out: OptOut = field(default_factory=OptOut)
 
     @classmethod
     def of(cls, select: Selection | None) -> Query:
         """The part of a selection that a server can match; the rest is looked at in the index."""
         if select is None:
             return cls()
-        return cls(select.first_day, select.last_day, select.wanted_numbers, Spellings(select.opted_out))
+        return cls(select.first_day, select.last_day, select.wanted_numbers, OptOut(select.opted_out))
 
-    def filters(self, *, by_day: bool = False) -> Iterator[dict[str, str]]:
-        """Keys of the queries that together find every study of interest.
+    def ask(self, matching: Callable[[dict[str, str]], list[_Study]]) -> Iterator[_Study]:
+        """All studies of interest: ``matching`` lists those that fit the keys of one query, whatever they hold.
 
-        ``by_day``: one query a day where both days are set, for servers that cut long answers off without a word.
+        Where both days are set they are asked for day by day, and as many at once as gave few answers so far: some
+        servers cut long answers off without a word.
         """
         days = f"{_written(self.first_day)}-{_written(self.last_day)}"
         dated = {"StudyDate": days} if self.first_day or self.last_day else {}
         if self.accession_numbers:
             for number in self.accession_numbers:
-                yield {**dated, "AccessionNumber": number}
-        elif by_day and self.first_day and self.last_day:
-            for day in range((self.last_day - self.first_day).days + 1):
-                yield {"StudyDate": _written(self.first_day + timedelta(days=day))}
+                yield from matching({**dated, "AccessionNumber": number})
+        elif self.first_day and self.last_day:
+            yield from _by_days(self.first_day, self.last_day, matching)
         else:
-            yield dated
+            yield from matching(dated)
 
     def opts_out(self, patient_id: str) -> bool:
         """Whether nothing of this patient may come here."""
@@ -75,9 +79,30 @@ class Query:
         return not (study_date and self.last_day and study_date > _written(self.last_day))
 
 
-def is_wanted(sop_class_uid: str, modalities: frozenset[str]) -> bool:
-    """Whether the header of an object of a study is read: where there is CT of every object, else of annotations."""
-    return not modalities.isdisjoint(IMAGES) or not sop_class_uid or sop_class_uid.startswith(ANNOTATION_CLASSES)
+def is_wanted(modality: str) -> bool:
+    """Whether the objects of a series are read; where the server does not say what it is, they are."""
+    return modality in {"", *IMAGES, *ANNOTATIONS, *_SMALL}
+
+
+def is_study_of_use(modalities: Iterable[str]) -> bool:
+    """Whether a study is looked into, by the Modalities in Study that the server says, if any."""
+    said = set(modalities)
+    return not said or not said.isdisjoint((*IMAGES, *ANNOTATIONS))
+
+
+def _by_days(first: date, last: date, matching: Callable[[dict[str, str]], list[_Study]]) -> Iterator[_Study]:
+    day, n_days = first.toordinal(), 1
+    while day <= last.toordinal():
+        n_days = min(n_days, last.toordinal() - day + 1)
+        days = [_written(date.fromordinal(end)) for end in (day, day + n_days - 1)]
+        found = matching({"StudyDate": "-".join(dict.fromkeys(days))})
+        if len(found) > _MANY and n_days > 1:
+            n_days //= 2
+            continue
+        yield from found
+        day += n_days
+        if len(found) <= _FEW:
+            n_days *= 2
 
 
 def _written(day: date | None) -> str:

@@ -137,8 +137,8 @@ def understood() -> Iterator[None]:
         raise PacsError("the DICOMweb server redirects; give the address that it redirects to") from None
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise NoAnswerError(
-            f"the DICOMweb server does not answer ({type(error).__name__}, {ATTEMPTS} attempts); what it gave so far "
-            "is kept: run again to continue"
+            f"the DICOMweb server does not answer ({type(error).__name__}, {ATTEMPTS} attempts); check its address, or "
+            "run again later: with an index in a file a run continues where it stopped"
         ) from None
     except (requests.RequestException, ValueError) as error:
         raise RefusedError(f"an answer that cannot be understood ({type(error).__name__})") from None

@@ -10,6 +10,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,7 +85,7 @@ def read_directory(path: Path) -> Iterator[Member]:
         raise ZipDamagedError("its directory is shorter or longer than it says")
 
 
-def data_offset(stream: BinaryIO, offset: int, method: int) -> int:
+def data_offset(stream: BinaryIO | FileIO, offset: int, method: int) -> int:
     """Offset of the first packed byte of the member whose local header begins at ``offset``.
 
     Raises
