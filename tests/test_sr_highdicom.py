@@ -142,8 +142,9 @@ def drawings(draw):
         return hd_region("CIRCLE", points[:2], image, frame=frame, name=name), (ELLIPSE, None, image, frame, ())
     if kind == "point":
         return hd_region("POINT", points[:1], image, frame=frame, name=name), (POINTER, points[:1], image, frame, ())
-    ring = (points[0], points[2], points[1], points[3])
-    kite = (ring[0], ring[1], ring[2], (ring[3][0] + 5, ring[3][1] + 3))
+    left, right, _, bottom = (np.array(p) for p in points)
+    nearer = (left + right) / 4 + bottom / 2  # half way to the centre: no rhombus, and crosses nothing
+    kite = (points[0], points[2], points[1], tuple(nearer.tolist()))
     return hd_region("POLYLINE", [*kite, kite[0]], image, frame=frame, name=name), (OUTLINE, kite, image, frame, ())
 
 

@@ -258,8 +258,8 @@ def _reports(found: Inspection) -> Section:
             ("with image references", f"{found.coverage_with_references:.1%}"),
         )
         note = (
-            "Linkable: present or uncertain, with a size or an image, in a report of a study with usable drawings; "
-            "what was never drawn itself counts, too. The score of cohort demo knows, and asks only for, what was drawn. "
+            "Linkable: present or uncertain, with a size or an image, in a report of a study with drawings; "
+            "what was never drawn itself counts, too. The score of cohort demo asks only for what was drawn. "
             "The second share: if each withheld finding named the image of the lesion that it fits best."
         )
         blocks.append(Table("Coverage", ("", "share"), rows_of, note))
