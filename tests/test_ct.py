@@ -576,3 +576,14 @@ def test_load_volume_wants_exactly_one_stack(tmp_path):
         load_volume([made[0].path])
     with pytest.raises(GeometryError, match="found 2"):
         load_volume([*made, *instances(ct_series(3, number=4), tmp_path / "b")])
+
+
+def test_a_file_that_is_named_and_is_no_dicom_is_an_error(tmp_path):
+    paths = write(ct_series(3), tmp_path / "series")
+    notes = tmp_path / "series" / "notes.txt"
+    notes.write_text("no image")
+    assert len(load_volume(tmp_path / "series").voxels) == 3
+    with pytest.raises(GeometryError, match="not DICOM"):
+        load_volume([*paths, notes])
+    with pytest.raises(GeometryError, match="not DICOM"):
+        load_volume(notes)

@@ -26,7 +26,7 @@ from structured import hd_group, hd_measurement, hd_report
 
 from cohort_builder.errors import PacsError
 from cohort_builder.pacs import store
-from cohort_builder.pacs.headers import STRUCTURED_REPORT, read_header
+from cohort_builder.pacs.headers import OTHER, STRUCTURED_REPORT, read_header
 from cohort_builder.pacs.index import index_export, open_index
 
 STUDY = StudyInfo()
@@ -651,3 +651,15 @@ def test_objects_are_counted_by_what_they_are(export):
     assert sum(index.tally("instance_number").values()) == 7
     with pytest.raises(ValueError, match="modality"):
         index.tally("sop_instance_uid")
+
+
+def test_a_dose_report_does_not_make_a_study_seem_drawn_on(tmp_path):
+    ct = ct_series(3)
+    report = hd_report([hd_group(hd_measurement(codes.SCT.Length, 9.0, "POLYLINE", [(1, 1), (9, 9)], ct[0]))], ct)
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.67"
+    (path,) = write([report], tmp_path / "sr")
+    write(ct, tmp_path / "ct")
+    index = index_export(tmp_path)
+    assert read_header(path).kind == OTHER
+    assert index.counts["dicom"] == 4
+    assert index.annotation_objects(STUDY.study_instance_uid) == []

@@ -53,15 +53,17 @@ def load_volume(series: str | Path | Stack | Iterable[str | Path | Instance]) ->
     Raises
     ------
     GeometryError
-        They are not exactly one regular stack; the message says what they are.
+        They are not exactly one regular stack, or a file that was named is not DICOM; the message says what they are.
 
     """
     if isinstance(series, Stack):
         return load_stack(series)
+    named = not (isinstance(series, str | Path) and Path(series).is_dir())
     if isinstance(series, str | Path):
-        root = Path(series)
-        series = sorted(path for path in root.iterdir() if path.is_file()) if root.is_dir() else [root]
+        series = [series] if named else sorted(path for path in Path(series).iterdir() if path.is_file())
     images = [(item,) if isinstance(item, Instance) else _read_images(Path(item)) for item in series]
+    if named and () in images:
+        raise GeometryError("a file that was named is not DICOM, or is cut off at its start; leave it out or export it")
     stacks, skips = split_series(chain.from_iterable(images))
     if len(stacks) != 1:
         reasons = ", ".join(sorted({skip.reason for skip in skips})) or "nothing skipped"

@@ -16,7 +16,7 @@ from cohort_builder.pacs.instances import (
     ENHANCED_CT_CLASSES,
     IDENTIFYING,
     PRESENTATION_STATE,
-    STRUCTURED_REPORT,
+    SR_CLASS_PREFIX,
     kind_of,
     name_forms,
     said,
@@ -138,7 +138,12 @@ def _uid(value: bytes, _codec: str) -> str | None:
 def _sop_class(value: bytes, codec: str) -> str | None:
     """Presentation states, reports and multi-frame CT are few, and what they refer to lies in deep sequences."""
     uid = _uid(value, codec)
-    if uid is None or uid in ENHANCED_CT_CLASSES or kind_of(uid) in {PRESENTATION_STATE, STRUCTURED_REPORT}:
+    if (
+        uid is None
+        or uid in ENHANCED_CT_CLASSES
+        or uid.startswith(SR_CLASS_PREFIX)
+        or kind_of(uid) == PRESENTATION_STATE
+    ):
         raise RefusedError
     return uid
 

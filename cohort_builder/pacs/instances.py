@@ -11,7 +11,10 @@ CT, PRESENTATION_STATE, STRUCTURED_REPORT, OTHER = "ct", "presentation_state", "
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 ENHANCED_CT_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 _CT_CLASSES = ENHANCED_CT_CLASSES | {"1.2.840.10008.5.1.4.1.1.2"}
-_PR_CLASS_PREFIX, _SR_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.88."
+_PR_CLASS_PREFIX, SR_CLASS_PREFIX = "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.88."
+# Enhanced, Comprehensive, Comprehensive 3D and Extensible SR, Chest and Colon CAD SR: those that can hold coordinates.
+# A dose report comes with nearly every CT; were it one of them, every study would seem drawn on.
+_SR_CLASSES = frozenset(f"{SR_CLASS_PREFIX}{number}" for number in (22, 33, 34, 35, 65, 69))
 
 # Keywords of the strings, beside every person's name, that the scrubber looks for.
 IDENTIFYING = frozenset({
@@ -128,12 +131,12 @@ class Header:
 
 
 def kind_of(sop_class_uid: str) -> str:
-    """``CT``, ``PRESENTATION_STATE``, ``STRUCTURED_REPORT`` or ``OTHER``."""
+    """``CT``, ``PRESENTATION_STATE``, ``STRUCTURED_REPORT`` (one that can hold coordinates) or ``OTHER``."""
     if sop_class_uid in _CT_CLASSES:
         return CT
     if sop_class_uid.startswith(_PR_CLASS_PREFIX):
         return PRESENTATION_STATE
-    return STRUCTURED_REPORT if sop_class_uid.startswith(_SR_CLASS_PREFIX) else OTHER
+    return STRUCTURED_REPORT if sop_class_uid in _SR_CLASSES else OTHER
 
 
 def native_bytes(instance: Instance) -> int:

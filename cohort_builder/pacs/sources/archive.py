@@ -55,7 +55,7 @@ _MAGIC = {
 }
 _TAR_AT, _TAR = 257, b"ustar"
 # Zips and gzips by their bytes which hold programs, documents or other images.
-_NO_EXPORTS = (b".jar", b".apk", b".docx", b".xlsx", b".pptx", b".odt", b".ods", b".odp", b".epub", b".nii.gz")
+_NO_EXPORTS = (b".jar", b".apk", b".docx", b".xlsx", b".pptx", b".odt", b".ods", b".odp", b".epub", b".nii.gz", b".npz")
 _ARCHIVES = (b".tar", b".tar.gz", b".tgz", b".tar.bz2", b".tar.xz", b".7z", b".rar", b".iso")
 
 
