@@ -209,7 +209,8 @@ def test_itk_reads_the_same_points_and_units(tmp_path):
     for number in (1, 3, 5):
         np.testing.assert_allclose(np.ravel(by_item[f"1.{number}"].points), graphics[number - 1]["Points"], rtol=1e-6)
     (cx, cy, px, py) = graphics[3]["Points"]
-    np.testing.assert_allclose(by_item["1.4"].points[1], (px, py), rtol=1e-6)
+    radius = np.hypot(px - cx, py - cy)
+    np.testing.assert_allclose(np.hypot(*(np.array(by_item["1.4"].points) - (cx, cy)).T), [radius] * 4, rtol=1e-6)
     np.testing.assert_allclose(np.mean(by_item["1.4"].points, axis=0), (cx, cy), rtol=1e-6)
     u, v = graphics[1]["Points"][:2]  # flipped, then turned back by 90 degrees, on an area of 30 x 25 from (10, 5)
     np.testing.assert_allclose(by_item["1.2"].points[0], (10 + 30 * v, 5 + 25 * u), rtol=1e-6)
