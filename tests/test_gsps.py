@@ -138,6 +138,13 @@ def test_a_line_with_a_head_at_each_end_is_a_line():
     assert (found.kind, found.source.rule, reasons) == (LINE, "line:two_heads", [])
 
 
+@pytest.mark.parametrize(("value", "kind"), [("1.1 cm", LINE), ("11 x 3 mm", PAIR), ("", PAIR)])
+def test_a_tick_of_fixed_size_on_a_short_line_is_told_by_its_one_length(value, kind):
+    texts = [Text(value, anchor=(18, 36))] if value else []
+    (found,), _ = drawn(line((10, 30), (26, 30)), line((18, 27.6), (18, 32.4)), *texts)
+    assert found.kind is kind
+
+
 def test_ticks_and_caps_are_decoration_and_said():
     (found,), reasons = drawn(line((10, 30), (50, 30)), line((30, 28), (30, 32)))
     assert (found.kind, found.source.rule, reasons) == (LINE, "line+mid_tick", [])

@@ -42,6 +42,7 @@ _PIECE_POINTS, _HEAD_FRACTION = 6, 0.5
 _PERPENDICULAR_DEGREES = 75.0
 _ANGLE_DEGREES = 10.0  # less is one line drawn on in two parts
 _SHORT_FRACTION, _TICK_FRACTION = 0.25, 0.2
+_TICK_OF_ONE_VALUE = 0.35  # across the middle of a line with one length beside it; a tick has a size of its own
 _STEEP_DEGREES = 60.0
 _RULER_TICKS = 4
 _STATED_RATIO = 0.25
@@ -259,13 +260,11 @@ def _decoration(small: Segment, line: Segment, segments: Sequence[Segment], hint
             for s in segments
         )
         return "end_cap" if ratio <= _SHORT_FRACTION or alike else None
-    if ratio > _SHORT_FRACTION:
-        return None
     steep = angle(small.end - small.start, line.end - line.start) >= _STEEP_DEGREES
     if not steep or abs(small.middle - line.middle) > slack or _is_stated(ratio, hints):
         return None
     one_value = bool(hints.stated_mm) and all(len(values) == 1 for values in hints.stated_mm)
-    return "mid_tick" if ratio <= _TICK_FRACTION or one_value else None
+    return "mid_tick" if ratio <= (_TICK_OF_ONE_VALUE if one_value else _TICK_FRACTION) else None
 
 
 def _is_parallel(a: Segment, b: Segment, slack: float) -> bool:
