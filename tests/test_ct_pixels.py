@@ -437,20 +437,22 @@ def test_a_slice_of_the_wrong_shape_is_refused(tmp_path):
 # ---- big series --------------------------------------------------------------------------------------------------------
 
 _LOAD = """
-import resource, sys
+import sys
 from pathlib import Path
 from cohort_builder.ct.series import load_stack, split_series
 from cohort_builder.pacs.headers import read_header
 (stack,), _ = split_series([read_header(path).instance for path in Path(sys.argv[1]).iterdir()])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # in bytes, of this program alone; getrusage counts what started it, too
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+before = peak()
 volume = load_stack(stack)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(volume.voxels.nbytes, (after - before) * 1024, int(volume.voxels[:, 0, 0].astype(int).sum()))
+print(volume.voxels.nbytes, peak() - before, int(volume.voxels[:, 0, 0].astype(int).sum()))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_two_thousand_slices_take_no_second_copy(tmp_path):
     (ds,) = ct_series(1, shape=(512, 512), voxels=np.zeros((1, 512, 512)), bits_stored=12)
     for i in range(2000):
@@ -462,5 +464,5 @@ def test_two_thousand_slices_take_no_second_copy(tmp_path):
     array, grown, total = map(int, done.stdout.split())
     assert array == 2000 * 512 * 512 * 2
     assert total == sum(range(2000)) - 1024 * 2000
-    assert grown < array + 64 * 2**20
+    assert array <= grown < array + 64 * 2**20
     shutil.rmtree(tmp_path)

@@ -145,7 +145,8 @@ def index_in_child(path: Path) -> dict[str, int]:
     program = (
         "import json, resource, sys\nfrom cohort_builder import index_export\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\ncounts = index_export(sys.argv[1]).counts\n"
-        "print(json.dumps({**counts, 'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}))"
+        "(line,) = [line for line in open('/proc/self/status') if line.startswith('VmHWM')]\n"
+        "print(json.dumps({**counts, 'peak_mb': int(line.split()[1]) >> 10}))"
     )
     command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -59,14 +59,17 @@ from cohort_builder.pacs.headers import read_header
 SHAPE = (512, 512)
 COMPRESSED = (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
 _PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from cohort_builder.ct.series import load_stack, split_series
 from cohort_builder.pacs.headers import read_header
 (stack,), _ = split_series([read_header(path).instance for path in Path(sys.argv[1]).iterdir()])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # in bytes, of this program alone; getrusage counts what started it, too
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+before = peak()
 volume = load_stack(stack)
-print(((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - volume.voxels.nbytes) / 1e6)
+print((peak() - before - volume.voxels.nbytes) / 1e6)
 """
 
 
