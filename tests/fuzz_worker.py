@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from peak import peak_bytes
+
 from cohort_builder import index_export, load_volume, read_annotations
 from cohort_builder.errors import PacsError
 from cohort_builder.types import Skip
@@ -39,10 +41,7 @@ def main(folder: Path, limit_mb: int) -> None:
             _watched(path.name, act, path)
             slowest = sorted([*slowest, (round(time.process_time() - start, 2), act.__name__, path.name)])[-12:]
     _watched("the folder", indexed, folder)
-    # Not getrusage, which also counts what started this program.
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    peak_mb = int(line.split()[1]) >> 10
-    print(json.dumps({"done": True, "peak_mb": peak_mb, "slowest_s": slowest}))
+    print(json.dumps({"done": True, "peak_mb": peak_bytes() >> 20, "slowest_s": slowest}))
 
 
 def annotations(path: Path) -> None:

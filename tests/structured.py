@@ -10,11 +10,16 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
-from dicom import Point, uid
+from dicom import Point, ct_series, uid
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
+
+from cohort_builder.annotations import read_annotations
+
+CT = ct_series(4)
+A, B, C, D = (10.25, 20.5), (40.25, 20.5), (25.0, 14.0), (25.0, 28.5)
 
 ENHANCED, COMPREHENSIVE, COMPREHENSIVE_3D = (f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (22, 33, 34))
 LENGTH = ("G-D7FE", "SRT", "Length")
@@ -271,3 +276,22 @@ def hd_report(groups, images, *, observer="Befund^Berta", library=False, in_spac
     )
     document.ContentDate, document.ContentTime = "20240305", "113000"
     return document
+
+
+def read(*groups, **options):
+    """Annotations and Skips of a report on the images ``CT``."""
+    return read_annotations(report(*groups, images=CT, **options))
+
+
+def one(*groups, **options):
+    """The only annotation of a report in which nothing is refused."""
+    (annotation,), skips = read(*groups, **options)
+    assert skips == []
+    return annotation
+
+
+def reasons(*groups, **options):
+    """Why nothing of a report is read."""
+    annotations, skips = read(*groups, **options)
+    assert annotations == []
+    return [skip.reason for skip in skips]

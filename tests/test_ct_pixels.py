@@ -17,6 +17,7 @@ import pytest
 from dicom import ct_series, set_pixels, uid, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak import in_a_process_of_its_own
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -441,13 +442,11 @@ import sys
 from pathlib import Path
 from cohort_builder.ct.series import load_stack, split_series
 from cohort_builder.pacs.headers import read_header
+from peak import peak_bytes
 (stack,), _ = split_series([read_header(path).instance for path in Path(sys.argv[1]).iterdir()])
-def peak():  # in bytes, of this program alone; getrusage counts what started it, too
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-before = peak()
+before = peak_bytes()
 volume = load_stack(stack)
-print(volume.voxels.nbytes, peak() - before, int(volume.voxels[:, 0, 0].astype(int).sum()))
+print(volume.voxels.nbytes, peak_bytes() - before, int(volume.voxels[:, 0, 0].astype(int).sum()))
 """
 
 
@@ -460,8 +459,7 @@ def test_two_thousand_slices_take_no_second_copy(tmp_path):
         ds.InstanceNumber, ds.ImagePositionPatient = i + 1, [0, 0, 0.5 * i]
         ds.PixelData = np.full((512, 512), i, dtype="<u2").tobytes()
         write([ds], tmp_path, prefix=f"{i:04d}_")
-    done = subprocess.run([sys.executable, "-c", _LOAD, tmp_path], capture_output=True, text=True, check=True)
-    array, grown, total = map(int, done.stdout.split())
+    array, grown, total = map(int, in_a_process_of_its_own(_LOAD, tmp_path).split())
     assert array == 2000 * 512 * 512 * 2
     assert total == sum(range(2000)) - 1024 * 2000
     assert array <= grown < array + 64 * 2**20

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from dicom import ct_series, gsps, line, on, write
 from mutations import KINDS, mutations, seeds
+from peak import in_a_process_of_its_own
 from structured import cornerstone, length, report
 
 from cohort_builder import index_export, load_volume, read_annotations
@@ -143,15 +144,11 @@ def test_a_zip_bomb_costs_its_headers_only(tmp_path):
 def index_in_child(path: Path) -> dict[str, int]:
     """Counts and peak memory of indexing in a process of its own."""
     program = (
-        "import json, resource, sys\nfrom cohort_builder import index_export\n"
+        "import json, resource, sys\nfrom cohort_builder import index_export\nfrom peak import peak_bytes\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\ncounts = index_export(sys.argv[1]).counts\n"
-        "(line,) = [line for line in open('/proc/self/status') if line.startswith('VmHWM')]\n"
-        "print(json.dumps({**counts, 'peak_mb': int(line.split()[1]) >> 10}))"
+        "print(json.dumps({**counts, 'peak_mb': peak_bytes() >> 20}))"
     )
-    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
-    counts: dict[str, int] = json.loads(out.stdout)
+    counts: dict[str, int] = json.loads(in_a_process_of_its_own(program, path))
     return counts
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import highdicom
 import numpy as np
 import pytest
-from dicom import ct_series, uid
+from dicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from structured import (
@@ -15,6 +15,7 @@ from structured import (
     CENTER,
     COMPREHENSIVE,
     CS4,
+    CT,
     FINDING,
     LENGTH,
     LONG_AXIS,
@@ -22,6 +23,10 @@ from structured import (
     PIXEL,
     REGION,
     SHORT_AXIS,
+    A,
+    B,
+    C,
+    D,
     coded,
     cornerstone,
     group,
@@ -33,6 +38,9 @@ from structured import (
     item,
     length,
     number,
+    one,
+    read,
+    reasons,
     report,
     scoord,
     tracked,
@@ -41,27 +49,8 @@ from structured import (
 from cohort_builder.annotations import read_annotations
 from cohort_builder.types import AnnotationKind
 
-CT = ct_series(4)
 LINE, PAIR, ARROW = AnnotationKind.LINE, AnnotationKind.BIDIMENSIONAL, AnnotationKind.ARROW
 POINTER, ELLIPSE, BOX, OUTLINE = (AnnotationKind[k] for k in ("POINTER", "ELLIPSE", "BOX", "OUTLINE"))
-A, B, C, D = (10.25, 20.5), (40.25, 20.5), (25.0, 14.0), (25.0, 28.5)
-
-
-def read(*groups, **options):
-    return read_annotations(report(*groups, images=CT, **options))
-
-
-def one(*groups, **options):
-    """The only annotation of a report in which nothing is refused."""
-    (annotation,), skips = read(*groups, **options)
-    assert skips == []
-    return annotation
-
-
-def reasons(*groups, **options):
-    annotations, skips = read(*groups, **options)
-    assert annotations == []
-    return [skip.reason for skip in skips]
 
 
 def test_a_length_of_ohif():

@@ -19,6 +19,7 @@ from structured import (
     CENTER,
     COMPREHENSIVE,
     COMPREHENSIVE_3D,
+    CT,
     FINDING,
     GROUP,
     LENGTH,
@@ -27,6 +28,10 @@ from structured import (
     REGION,
     SHORT_AXIS,
     SITE,
+    A,
+    B,
+    C,
+    D,
     coded,
     cornerstone,
     group,
@@ -36,6 +41,9 @@ from structured import (
     item,
     length,
     number,
+    one,
+    read,
+    reasons,
     report,
     said,
     scoord,
@@ -46,26 +54,6 @@ from cohort_builder import index_export
 from cohort_builder.annotations import deduplicate, read_annotations
 from cohort_builder.patient import read_lesions
 from cohort_builder.types import AnnotationKind
-
-CT = ct_series(4)
-A, B, C, D = (10.25, 20.5), (40.25, 20.5), (25.0, 14.0), (25.0, 28.5)
-
-
-def read(*groups, **options):
-    return read_annotations(report(*groups, images=CT, **options))
-
-
-def one(*groups, **options):
-    """The only annotation of a report in which nothing is refused."""
-    (annotation,), skips = read(*groups, **options)
-    assert skips == []
-    return annotation
-
-
-def reasons(*groups, **options):
-    annotations, skips = read(*groups, **options)
-    assert annotations == []
-    return [skip.reason for skip in skips]
 
 
 def test_who_and_when():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -96,7 +97,7 @@ class _Helper:
         except BrokenPipeError:
             status = b""
         if status == _FAILED:
-            raise GeometryError(pickle.load(answer))  # noqa: S301 - our own process wrote it
+            raise GeometryError(json.loads(answer.readline()))  # read as data: codecs of any file run over there
         if status != _DONE:
             raise GeometryError("the process that decodes an image of the series ended: its decoder may have crashed")
 
@@ -131,7 +132,7 @@ def serve() -> None:
                 read_here(instances, voxels)
             except GeometryError as error:
                 answers.write(_FAILED)
-                pickle.dump(str(error), answers)
+                answers.write(json.dumps(str(error)).encode() + b"\n")
             else:
                 answers.write(_DONE)
                 answers.write(voxels.data.cast("B"))

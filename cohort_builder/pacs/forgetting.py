@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 import unicodedata
@@ -163,11 +162,10 @@ def forget(
 
 def _delete_drawings(connection: sqlite3.Connection) -> None:
     """Delete what names images of the forgotten studies, whosever it says it is."""
-    images = "SELECT sop FROM objects WHERE study IN (SELECT study FROM forgotten)"
-    gone = {sop for (sop,) in connection.execute(images)}
-    rows = connection.execute("SELECT id, refs FROM files WHERE refs IS NOT NULL").fetchall()
-    drawn = [(i,) for i, references in rows if not gone.isdisjoint(json.loads(references))]
-    connection.executemany("DELETE FROM files WHERE id = ?", drawn)
+    connection.execute(
+        "DELETE FROM files WHERE refs IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(files.refs) r "
+        "JOIN objects o ON o.sop = r.value WHERE o.study IN (SELECT study FROM forgotten))"
+    )
 
 
 def drop_unused(connection: sqlite3.Connection) -> None:

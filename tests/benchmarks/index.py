@@ -16,7 +16,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,10 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from peak import in_a_process_of_its_own
+
 SLICES = 100  # of a series
 FULL = (10_000, 100_000, 1_000_000)
 SMALL = (2_000, 20_000)
@@ -37,10 +40,8 @@ _INDEX_ALONE = """
 import json, sys, time
 from pathlib import Path
 from cohort_builder.pacs.index import index_export
-def peak():  # of this program alone; getrusage counts what started it, too
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
-before, started, cpu = peak(), time.perf_counter(), time.process_time()
+from peak import peak_bytes
+before, started, cpu = peak_bytes() / 2**20, time.perf_counter(), time.process_time()
 index = index_export(sys.argv[1], sys.argv[2])
 first, cpu = time.perf_counter() - started, time.process_time() - cpu
 index.close()
@@ -48,7 +49,7 @@ started = time.perf_counter()
 index_export(sys.argv[1], sys.argv[2]).close()
 again = time.perf_counter() - started
 print(json.dumps({
-    "cpu_us": 1e6 * cpu, "seconds": first, "again_seconds": again, "peak_mb": peak(), "import_mb": before,
+    "cpu_us": 1e6 * cpu, "seconds": first, "again_seconds": again, "peak_mb": peak_bytes() / 2**20, "import_mb": before,
 }))
 """
 
@@ -195,10 +196,7 @@ def growth(counts: Sequence[int], root: Path) -> Iterator[dict[str, Any]]:
     for count in counts:
         export, index = root / "growing", root / "growing.sqlite"
         write(export, count, long=False)
-        done = subprocess.run(
-            [sys.executable, "-c", _INDEX_ALONE, str(export), str(index)], check=True, capture_output=True, text=True
-        )
-        found = json.loads(done.stdout)
+        found = json.loads(in_a_process_of_its_own(_INDEX_ALONE, export, index))
         yield {
             "files": count,
             "cpu_us_per_file": round(found["cpu_us"] / count, 1),

@@ -40,6 +40,7 @@ import numpy as np
 import pydicom
 import SimpleITK
 from dicom import ct_series, uid
+from peak import in_a_process_of_its_own
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     UID,
@@ -63,13 +64,11 @@ import sys
 from pathlib import Path
 from cohort_builder.ct.series import load_stack, split_series
 from cohort_builder.pacs.headers import read_header
+from peak import peak_bytes
 (stack,), _ = split_series([read_header(path).instance for path in Path(sys.argv[1]).iterdir()])
-def peak():  # in bytes, of this program alone; getrusage counts what started it, too
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-before = peak()
+before = peak_bytes()
 volume = load_stack(stack)
-print((peak() - before - volume.voxels.nbytes) / 1e6)
+print((peak_bytes() - before - volume.voxels.nbytes) / 1e6)
 """
 
 
@@ -200,9 +199,7 @@ def uncompressed(root: Path, slices: int, rounds: int) -> Iterator[tuple[str, di
             "SimpleITK": (lambda paths=paths: by_simpleitk(paths), 0.0),
         }
         result = compare(paths, readers, rounds)
-        peak = subprocess.run(
-            [sys.executable, "-c", _PEAK, root / "native"], check=True, capture_output=True, text=True
-        ).stdout
+        peak = in_a_process_of_its_own(_PEAK, root / "native")
         yield syntax.name, result | {"extra_megabytes": round(float(peak), 1)}
         shutil.rmtree(root / "native")
 
