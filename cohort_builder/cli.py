@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cohort_builder.cli_evaluate import add_evaluate
+from cohort_builder.cli_fit import add_fit_tiers
 from cohort_builder.cli_options import (
     SELECT_EXAMPLE,
     add_engine_options,
@@ -19,6 +21,7 @@ from cohort_builder.cli_options import (
     with_engine_options,
     with_select_options,
 )
+from cohort_builder.cli_train import add_train
 from cohort_builder.errors import CohortError, ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(verbs)
     _add_audit(verbs)
     _add_fit_links(verbs)
+    add_fit_tiers(verbs, _verb)
+    add_train(verbs, _verb)
+    add_evaluate(verbs, _verb)
     return parser
 
 

@@ -136,9 +136,10 @@ _CAUTION_TEXT = """\
 - **The text was scrubbed by rules and must be reviewed by a person before sharing.** Rules miss what nobody foresaw.
   Images were not searched for burned-in text or for faces; a head CT can show a face.
 - **The masks are machine-made** from what a radiologist drew on one slice. No radiologist has looked at them.
-- **Quality tiers**: A (accept), the mask agrees with the radiologist's own measurement and passed every check; B
-  (review), usable, with the flags it carries; C (reject), doubtful, kept for study. `quality.flags` says why. Train on
-  A, or weigh by `quality.score`.
+- **Quality tiers**: A (accept), the mask passed every check and its fitted probability of Dice 0.7 or more is so high
+  that 95 % of such masks reach it on generated lesions; B (review), usable, with the flags it carries; C (reject),
+  doubtful, kept for study. `quality.score` is that probability, `quality.flags` says what was found; a mask flagged
+  `not_calibrated` is of an engine that no fit was made for: it is never A, and its score is no probability.
 - **Links are chosen for precision.** A finding whose drawing is not certain is withheld (its outcome stands in
   `reports`), so the rows are not a random sample of what radiologists report.
 - **An absent mask is not an absent lesion.** Only what was drawn is segmented.

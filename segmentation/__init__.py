@@ -24,7 +24,7 @@ from segmentation.types import (
 if TYPE_CHECKING:
     from segmentation.checks import Quality, check_mask
     from segmentation.engines import ENGINES, load_segmenter
-    from segmentation.evaluate import EvaluationCase, format_table
+    from segmentation.evaluation import EvaluationCase, format_table
     from segmentation.intensity import IntensityBox, IntensityParameters, intensity_box
     from segmentation.intensity_prompts import IntensityPrompts, local_box
     from segmentation.prompts import simulate_prompt
@@ -63,14 +63,14 @@ __all__ = [
 
 _LATER = {
     "ENGINES": "engines",
-    "EvaluationCase": "evaluate",
+    "EvaluationCase": "evaluation",
     "IntensityBox": "intensity",
     "IntensityParameters": "intensity",
     "IntensityPrompts": "intensity_prompts",
     "Quality": "checks",
     "check_mask": "checks",
     "describe": "sam2ct.weights",
-    "format_table": "evaluate",
+    "format_table": "evaluation",
     "intensity_box": "intensity",
     "load_segmenter": "engines",
     "local_box": "intensity_prompts",

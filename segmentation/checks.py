@@ -1,6 +1,7 @@
 """Can this mask be believed? It is held against the radiologist's own measurement; no truth is needed.
 
-`measure` gives the numbers, `segmentation.believability` holds the limits and judges.
+`measure` gives the numbers, `segmentation.believability` holds the limits that raise flags, `segmentation.tiers` the
+fitted probability that decides about tier A.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from segmentation.believability import BELIEVABLE, raised
 from segmentation.ellipsoid import long_axis_of, middle_of
 from segmentation.metrics import dice, extent_mm, long_and_short_diameter, longest_diameter_mm, pixel_along
+from segmentation.tiers import TierTable, doubts_of, shipped
 from segmentation.types import (
     Arrow,
     Bidimensional,
@@ -38,6 +40,9 @@ Tier = Literal["A", "B", "C"]
 Verdict = Literal["accept", "review", "reject"]
 _VERDICTS: dict[Tier, Verdict] = {"A": "accept", "B": "review", "C": "reject"}
 
+NOT_CALIBRATED = "not_calibrated"
+"""Flag of a mask whose engine, weights or kind of prompt no fit was made for: its tier is never A."""
+
 ARROW_REACH_MM = 10.0
 """A head may stop short of the rim by half the lesion's radius (SAM2CT section 2.2), or by this."""
 
@@ -55,12 +60,13 @@ class Quality:
     Parameters
     ----------
     tier
-        "A": agrees with the measurement in everything checked; "B": usable with care; "C": not believable.
+        "A": likely enough good for `tiers.PRECISION` of such masks to be; "B": usable with care; "C": not believable.
     flags
         What was found, those of the engine included, sorted.
     score
-        In [0, 1]: one minus the penalties of the flags, times what is left by the engine's doubt (0.5 to 1) and by how
-        badly Hounsfield values tell the mask from its surroundings (0.5 to 1). It orders masks; it is no probability.
+        In [0, 1]. With a fit: the probability of Dice `tiers.GOOD_DICE` or more. Without (flag `NOT_CALIBRATED`): one
+        minus the penalties of the flags, times what is left by the engine's doubt (0.5 to 1) and by how badly
+        Hounsfield values tell the mask from its surroundings (0.5 to 1), which orders masks and is no probability.
     volume_mm3
         Of the mask.
     recist_mm
@@ -80,30 +86,62 @@ class Quality:
         return _VERDICTS[self.tier]
 
 
-def check_mask(mask: Mask, job: SegmentationJob) -> Quality:
+def check_mask(mask: Mask, job: SegmentationJob, table: TierTable | None = None) -> Quality:
     """Hold ``mask`` against the annotations of ``job``, the image, the volume's border and its own shape.
 
-    Tier A: no flag; C: one minus the penalties of `believability.CHECKS` is below `believability.BELIEVABLE`; B:
-    between.
+    Tier A: no flag of `believability.CHECKS`, and the fitted probability reaches the threshold of its engine and kind
+    of prompt; never without a fit. C: one minus the penalties is below `believability.BELIEVABLE`. B: between.
 
     Parameters
     ----------
     mask
         On the grid of ``job.volume``.
+    table
+        Fitted tiers; None: those that come with the package.
 
     """
     values = measure(mask, job)
-    flags = raised(values, mask.flags)
-    left = round(1.0 - sum(flags.values()), 6)  # in whichever order they were added
-    doubt = 1.0 if mask.confidence is None else 0.5 + 0.5 * mask.confidence
-    told = values.get("separation", values.get("separation_unmeasured", 1.0))
+    penalties = raised(values, mask.flags)
+    left = round(1.0 - sum(penalties.values()), 6)  # in whichever order they were added
+    flags = {*penalties, *mask.flags}
+    fit = (shipped() if table is None else table).fit_of(mask, job.prompts[0])
+    if fit is None:
+        flags.add(NOT_CALIBRATED)
+        doubt = 1.0 if mask.confidence is None else 0.5 + 0.5 * mask.confidence
+        told = values.get("separation", values.get("separation_unmeasured", 1.0))
+        score, accepted = max(0.0, left) * doubt * max(told, 0.5), False
+    else:
+        score = fit.probability(doubts_of(values | evidence(mask, job.volume) | {"penalties": 1.0 - left}))
+        # A flag speaks also where the fit has seen nothing like it, as of a mask that misses a second line.
+        accepted = not penalties and fit.accept is not None and score >= fit.accept
     return Quality(
-        tier="A" if not flags else "B" if left >= BELIEVABLE else "C",
-        flags=tuple(sorted({*flags, *mask.flags})),
-        score=max(0.0, left) * doubt * max(told, 0.5),
+        tier="C" if left < BELIEVABLE else "A" if accepted else "B",
+        flags=tuple(sorted(flags)),
+        score=score,
         volume_mm3=float(np.count_nonzero(mask.voxels) * abs(np.linalg.det(job.volume.affine[:3, :3]))),
         recist_mm=longest_diameter_mm(mask.voxels, job.volume.spacing_mm),
     )
+
+
+def evidence(mask: Mask, volume: Volume) -> dict[str, float]:
+    """What bears on the fitted probability and has no limit of its own.
+
+    Returns
+    -------
+    ``slice_confidence`` and (where the engine has one) ``slice_stability``, the mean over slices, and the smallest with
+    ``least_`` before it; ``diameter_mm``, the longest in the plane, ``pixels_across``, the same in pixels; ``slices``.
+
+    """
+    diameter = longest_diameter_mm(mask.voxels, volume.spacing_mm)
+    values = {
+        "diameter_mm": diameter,
+        "pixels_across": diameter / max(volume.spacing_mm[1:]),
+        "slices": float(len(mask.voxels)),
+    }
+    for name, of_slices in (("slice_confidence", mask.slice_confidence), ("slice_stability", mask.slice_stability)):
+        if of_slices:
+            values |= {name: float(np.mean(of_slices)), f"least_{name}": min(of_slices)}
+    return values
 
 
 def measure(mask: Mask, job: SegmentationJob) -> dict[str, float]:
@@ -353,11 +391,9 @@ def _arrow_reach(
 def _box_overlap(section: BoolArray, box: Box, offset: tuple[int, int, int]) -> float:
     """IoU of the drawn box and the section's own, both with their border pixels."""
     ours = [(np.flatnonzero(section.any(axis=1 - axis)) + offset[1 + axis])[[0, -1]] for axis in (1, 0)]
-    common = union = own = 1.0
-    drawn = 1.0
+    common = own = drawn = 1.0
     for (low, high), a, b in zip(ours, box.lower, box.upper, strict=True):
         common *= max(min(high, b) - max(low, a) + 1, 0.0)
         own *= high - low + 1
         drawn *= b - a + 1
-    union = own + drawn - common
-    return float(common / union)
+    return float(common / (own + drawn - common))

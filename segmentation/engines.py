@@ -26,6 +26,24 @@ def _sam2_family(name: str, **options: Any) -> Segmenter:
     return open_engine(name, **options)
 
 
+def _volumetric(name: str, **options: Any) -> Segmenter:
+    """Import torch, and for the comparators MONAI, only where one of these engines is used."""
+    try:
+        from segmentation.volumetric.engine import open_box_engine
+        from segmentation.volumetric.patchwork import open_comparator
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"the engine {name!r} needs the package {error.name!r}: pip install 'cohort-builder[sam2]' for 'unet3d' and"
+            f" 'sam2ct-nano', 'cohort-builder[monai]' for the others; the engine {DEFAULT_ENGINE!r} runs without"
+        ) from error
+    opened = partial(open_box_engine if name in ("unet3d", "sam2ct-nano") else open_comparator, name)
+    allowed = sorted(set(signature(opened).parameters) - {"name"})
+    if not options.keys() <= set(allowed):
+        wrong = ", ".join(sorted(options.keys() - set(allowed)))
+        raise ValueError(f"the engine {name!r} takes no {wrong}; its options: {', '.join(allowed)}")
+    return opened(**options)
+
+
 WITHOUT_WEIGHTS: dict[str, Callable[..., Segmenter]] = {
     "classical": ClassicalSegmenter,
     "ellipsoid": EllipsoidSegmenter,
@@ -33,7 +51,8 @@ WITHOUT_WEIGHTS: dict[str, Callable[..., Segmenter]] = {
 """Registered name to class, of the engines that need no weights and run on the CPU."""
 
 WITH_WEIGHTS: dict[str, Callable[..., Segmenter]] = {
-    name: partial(_sam2_family, name) for name in ("sam2", "medsam2", "sam2ct", "sam2-ft")
+    **{name: partial(_sam2_family, name) for name in ("sam2", "medsam2", "sam2ct", "sam2-ft")},
+    **{name: partial(_volumetric, name) for name in ("sam2ct-nano", "unet3d", "dynunet", "swin-unetr")},
 }
 """Registered name to what makes it, of the engines that need weights: see docs/segmentation.md."""
 

@@ -2,7 +2,7 @@
 
 ``python tests/pictures_of_engines.py docs/engines.png`` draws two generated lesions. ``--real FOLDER`` also writes pictures
 of real lesions, where ../shared/data (or COHORT_REAL_DATA) has them; those stay where they are written. SAM2CT is the
-nano one of `nano_training`, trained before (about a minute) or given as ``--weights``.
+nano one of `easy_lesions`, trained before (about a minute) or given as ``--weights``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "real")]
 
-from nano_training import Course, generated_lesion, train_nano  # noqa: E402 - the folders of the tests are no package
+from easy_lesions import EASY, easy_cache, generated_lesion  # noqa: E402 - the folders of the tests are no package
 
 from segmentation import IntensityPrompts, SegmentationJob, load_segmenter, simulate_prompt  # noqa: E402
 from segmentation.geometry import HALF_PIXEL  # noqa: E402
 from segmentation.metrics import bootstrap_ci, dice, longest_diameter_mm  # noqa: E402
 from segmentation.phantoms import LesionKind, LesionSpec, Organ, body_phantom  # noqa: E402
-from segmentation.sam2ct.weights import save_weights  # noqa: E402
+from segmentation.training.trainees import make_trainee  # noqa: E402
+from segmentation.training.trainer import train  # noqa: E402
 from segmentation.types import Arrow, Mask, Prompt, Segmenter, Volume  # noqa: E402
 
 BACKGROUND, INK, MUTED = "#0d1117", "#f0f3f6", "#8b98a5"
@@ -294,11 +295,10 @@ def main() -> None:
 
 
 def trained(keep: Path | None, times: float) -> Path:
-    base = Course()
-    course = Course(single=ceil(base.single * times), clips=ceil(base.clips * times))
-    model, seconds = train_nano(course=course)
-    print(f"trained for {course.steps} steps, {seconds:.0f} s of CPU")
-    return save_weights(model, keep or Path(tempfile.mkdtemp()) / "nano.safetensors")
+    folder = Path(tempfile.mkdtemp())
+    config = EASY.with_changes(steps=ceil(EASY.total_steps * times))
+    path = train(make_trainee(config), easy_cache(folder / "cache", 400), config, folder / "nano")
+    return path if keep is None else path.rename(keep)
 
 
 def save(subjects: Iterable[Subject], engines: list[Column], path: Path) -> dict[str, float]:

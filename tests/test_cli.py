@@ -15,7 +15,7 @@ from records import finding, volume
 from cohort_builder.cli import main
 from exports import write_dataset
 
-VERBS = ["demo", "inspect", "build", "show", "audit", "fit-links"]
+VERBS = ["demo", "inspect", "build", "show", "audit", "fit-links", "fit-tiers", "evaluate"]
 
 
 @pytest.fixture(autouse=True)

@@ -21,13 +21,19 @@ from segmentation import (
     load_segmenter,
 )
 from segmentation.believability import BELIEVABLE, CHECKS, ENGINE, raised
-from segmentation.checks import measure
+from segmentation.checks import NOT_CALIBRATED, evidence, measure
 from segmentation.prompts import draw_arrow, draw_bidimensional, draw_line
+from segmentation.tiers import DOUBTS, KINDS, EngineFit, KindFit, TierTable
 from segmentation.types import mask_from_volume
 
 SPACING = (2.5, 0.8, 0.8)
 SHAPE = (40, 120, 120)
 CENTRE = (20, 60, 60)
+
+TRUSTED = TierTable(
+    (EngineFit("test", "1", {kind: KindFit(5.0, {"flags": 8.0}, 0.5, {}) for kind in KINDS.values()}, "by hand"),)
+)
+"""An engine whose masks are good unless a flag says otherwise: what the flags do is seen alone."""
 
 
 def ball(radius_mm=12.0, centre=CENTRE, stretch_z=1.0, shape=SHAPE):
@@ -47,7 +53,7 @@ def verdict(voxels, *prompts, flags=(), confidence=0.9, lesion=None):
     """Judge ``voxels`` where ``lesion`` (by default the same) stands out of its surroundings by 80 HU."""
     volume = seen(voxels if lesion is None else lesion)
     mask = mask_from_volume("a", voxels, "test@1", flags=flags, confidence=confidence)
-    return check_mask(mask, SegmentationJob("a", volume, prompts or (line(),)))
+    return check_mask(mask, SegmentationJob("a", volume, prompts or (line(),)), TRUSTED)
 
 
 def seen(lesion, contrast_hu=80.0, noise_hu=10.0):
@@ -137,8 +143,8 @@ def test_lines_as_radiologists_draw_them_agree_with_the_true_mask():
         volume, truth = lesion_in_tissue(seed=seed, radius_mm=6 + seed % 12)
         draw = draw_line if seed % 2 else draw_bidimensional
         prompt = draw(truth, np.random.default_rng(seed), spacing_mm=volume.spacing_mm)
-        mask = mask_from_volume("a", truth, "truth@1", confidence=0.9)
-        tiers.append(check_mask(mask, SegmentationJob("a", volume, (prompt,))).tier)
+        mask = mask_from_volume("a", truth, "test@1", confidence=0.9)
+        tiers.append(check_mask(mask, SegmentationJob("a", volume, (prompt,)), TRUSTED).tier)
     assert "C" not in tiers
     assert tiers.count("A") >= 16
 
@@ -366,4 +372,36 @@ def test_a_true_mask_that_is_spoilt_badly_is_never_accepted(fault, draw):
             "shrunk": depth > 0.6 * depth.max(),
         }[fault]
         mask = mask_from_volume("a", spoilt, "test@1")
-        assert check_mask(mask, SegmentationJob("a", volume, (prompt,))).tier != "A"
+        assert check_mask(mask, SegmentationJob("a", volume, (prompt,)), TRUSTED).tier != "A"
+
+
+def test_without_a_fit_nothing_is_accepted_and_the_row_says_so():
+    job = SegmentationJob("a", seen(ball()), (line(),))
+    for engine in ("unheard@1", "test@2"):
+        quality = check_mask(mask_from_volume("a", ball(), engine, confidence=0.9), job, TRUSTED)
+        assert (quality.tier, quality.flags) == ("B", (NOT_CALIBRATED,))
+        assert quality.score > 0.9
+        far = check_mask(mask_from_volume("a", ball(25), engine, confidence=0.9), job, TRUSTED)
+        assert far.tier == "C"
+        assert far.score < quality.score
+    only_arrows = TierTable((EngineFit("test", "1", {"arrow": KindFit(5.0, {}, 0.5, {})}, "by hand"),))
+    assert check_mask(mask_from_volume("a", ball(), "test@1"), job, only_arrows).tier == "B"
+
+
+def test_the_score_is_the_fitted_probability_and_the_threshold_decides():
+    job = SegmentationJob("a", seen(ball()), (line(),))
+    mask = mask_from_volume("a", ball(), "test@1", confidence=0.86)
+    probability = 1 / (1 + np.exp(-(3.0 - 0.2 * 4.0)))  # the doubt is a fifth of the way from 1 to 0.3
+    for accept, tier in ((probability - 0.001, "A"), (probability + 0.001, "B"), (None, "B")):
+        fit = KindFit(3.0, {"engine_doubts": 4.0}, accept, {})
+        quality = check_mask(mask, job, TierTable((EngineFit("test", "1", {"line": fit}, "by hand"),)))
+        assert quality.score == pytest.approx(probability)
+        assert (quality.tier, quality.flags) == (tier, ())
+
+
+def test_every_doubt_is_of_a_measure_that_is_taken():
+    mask = mask_from_volume("a", ball(), "test@1", confidence=0.9, slice_stability=(0.9,) * SHAPE[0])
+    names = set(evidence(mask, seen(ball()))) | {"penalties"}
+    names |= {check.measure.removesuffix("_unmeasured") for check in CHECKS}
+    assert {doubt.measure for doubt in DOUBTS} <= names
+    assert len({doubt.name for doubt in DOUBTS}) == len(DOUBTS)

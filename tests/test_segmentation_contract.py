@@ -177,7 +177,7 @@ def test_a_volume_of_two_slices(engine):
 
 
 def test_unknown_engine_names_those_there_are():
-    with pytest.raises(ValueError, match="classical, ellipsoid"):
+    with pytest.raises(ValueError, match="classical, dynunet, ellipsoid"):
         load_segmenter("sam99")
 
 

@@ -1,28 +1,35 @@
-"""Metrics against closed forms and SimpleITK; simulated prompts against the rules they are drawn by."""
+"""Metrics against closed forms, SimpleITK and MONAI."""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
 import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from lesions import lesion_in_tissue
+from scipy.stats import rankdata
 
-from segmentation import SegmentationError, SegmentationFailure, SegmentationJob, load_segmenter, simulate_prompt
-from segmentation.evaluate import EvaluationCase, evaluate, format_table
+from segmentation import SegmentationFailure, SegmentationJob, load_segmenter, simulate_prompt
+from segmentation.evaluation import EvaluationCase, evaluate, format_table
 from segmentation.metrics import (
     bootstrap_ci,
     dice,
+    dice_by_distance,
     extent_mm,
     hausdorff95_mm,
     long_and_short_diameter,
     longest_diameter_mm,
+    normalised_surface_dice,
     paired_difference_ci,
     recist_error,
     volume_error,
+    wilcoxon_over_categories,
 )
-from segmentation.prompts import ARROW_LENGTH_MM, draw_arrow, draw_bidimensional, draw_line
 from segmentation.types import mask_from_volume
 
 SPACING = (2.5, 0.7, 0.9)
@@ -147,122 +154,174 @@ def test_bootstrap_is_deterministic_and_refuses_nothing_and_nan():
         bootstrap_ci([0.5, float("nan")])
 
 
-# ---- prompts
+# ---- surfaces
+
+monai_warns_of_itself = pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning")
 
 
-@pytest.fixture(scope="module")
-def lesion():
-    return lesion_in_tissue(radius_mm=11)
+def as_monai(mask):
+    import torch
+
+    return torch.from_numpy(mask[None, None].astype(np.float32))
 
 
-def ends_mm(start, end, spacing):
-    return np.hypot((end[0] - start[0]) * spacing[2], (end[1] - start[1]) * spacing[1])
+def spoiled(truth, seed):
+    """Another reader's mask: shifted, swollen or shrunk, and rough."""
+    rng = np.random.default_rng(seed)
+    mask = np.roll(truth, rng.integers(-1, 2, 3) * (0, 2, 2), (0, 1, 2))
+    rough = ndi.gaussian_filter(rng.standard_normal(truth.shape), 2) * 20
+    distance = ndi.distance_transform_edt(mask) - ndi.distance_transform_edt(~mask)
+    return distance + rough > rng.uniform(-1.5, 1.5)
 
 
-def on_rim(mask, k, point):
-    column, row = (int(v) for v in point)
-    assert (column, row) == point, "not a pixel centre"
-    inside = mask[k, row, column]
-    return inside and not mask[k, row - 1 : row + 2, column - 1 : column + 2].all()
+@monai_warns_of_itself
+@settings(max_examples=40, deadline=None)
+@given(masks, masks)
+def test_hausdorff_agrees_with_monai(first, second):
+    monai = pytest.importorskip("monai.metrics")
+    first[0, 0, 0] = second[0, 0, 0] = True
+    expected = monai.compute_hausdorff_distance(
+        as_monai(first), as_monai(second), include_background=True, percentile=95, spacing=list(SPACING)
+    )
+    assert hausdorff95_mm(first, second, SPACING) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize(("training", "share"), [(False, 0.1), (True, 0.5)])
-def test_line_is_one_of_the_longest_between_edge_pixel_centres(lesion, training, share):
-    volume, truth = lesion
-    areas = truth.sum(axis=(1, 2))
-    for seed in range(20):
-        line = simulate_prompt(
-            truth, "line", np.random.default_rng(seed), spacing_mm=volume.spacing_mm, training=training
+@monai_warns_of_itself
+@pytest.mark.parametrize("spacing", [(1.0, 0.7, 0.7), (2.5, 0.8, 0.8), (5.0, 0.7, 0.9)])
+@pytest.mark.parametrize("radius_mm", [5.0, 12.0])
+def test_surface_dice_agrees_with_monai_on_lesions(spacing, radius_mm):
+    """MONAI has the areas of the surface-distance package; voxels counted alike would be off by up to 0.2."""
+    monai = pytest.importorskip("monai.metrics")
+    for seed in range(3):
+        truth = lesion_in_tissue(seed=seed, radius_mm=radius_mm, spacing_mm=spacing)[1]
+        mask = spoiled(truth, seed)
+        expected = monai.compute_surface_dice(
+            as_monai(mask), as_monai(truth), [2.0], include_background=True, spacing=list(spacing), use_subvoxels=True
         )
-        assert on_rim(truth, line.slice_index, line.start)
-        assert on_rim(truth, line.slice_index, line.end)
-        if not training:
-            assert areas[line.slice_index] >= np.sort(areas)[-3]
-        points = np.argwhere(truth[line.slice_index])
-        rim = np.array([p for p in points if on_rim(truth, line.slice_index, (int(p[1]), int(p[0])))])
-        pairs = np.hypot(*((rim[:, None] - rim[None]) * volume.spacing_mm[1:]).transpose(2, 0, 1))
-        # the rim here counts diagonal neighbours too, so it holds a few more and shorter pairs
-        limit = np.quantile(pairs[np.triu_indices(len(rim), 1)], 1 - share) * 0.97
-        assert ends_mm(line.start, line.end, volume.spacing_mm) >= limit
+        found = normalised_surface_dice(mask, truth, spacing)
+        assert found == pytest.approx(float(expected), abs=0.01)
+        assert 0.1 < found < 1
 
 
-def test_training_prompts_reach_every_slice_by_its_area(lesion):
-    volume, truth = lesion
-    slices = [
-        simulate_prompt(
-            truth, "line", np.random.default_rng(s), spacing_mm=volume.spacing_mm, training=True
-        ).slice_index
-        for s in range(80)
-    ]
-    assert len(set(slices)) > 4
-    assert all(truth[k].any() for k in slices)
+def test_surface_dice_and_hausdorff_of_the_surface_distance_packages_own_cases():
+    """Its test file's figures: two voxels 2 mm apart, and two half spaces of which one is a voxel deeper."""
+    first, second = np.zeros((2, 8, 8, 10), bool)
+    first[4, 4, 4] = second[4, 4, 6] = True
+    assert normalised_surface_dice(first, second, (3.0, 2.0, 1.0), tolerance_mm=1) == pytest.approx(0.5)
+    assert hausdorff95_mm(first, second, (3.0, 2.0, 1.0)) == pytest.approx(2)
+
+    first, second = np.zeros((2, 100, 100, 100), bool)
+    first[:50] = second[:51] = True
+    assert normalised_surface_dice(first, second, (2.0, 1.0, 1.0), tolerance_mm=1) == pytest.approx(0.836, abs=5e-4)
+    assert hausdorff95_mm(first, second, (2.0, 1.0, 1.0)) == pytest.approx(2)
 
 
-def test_pair_crosses_nearly_at_a_right_angle(lesion):
-    volume, truth = lesion
-    for seed in range(20):
-        pair = simulate_prompt(truth, "bidimensional", np.random.default_rng(seed), spacing_mm=volume.spacing_mm)
-        scale = np.array([volume.spacing_mm[2], volume.spacing_mm[1]])
-        a, b = np.array(pair.long_axis) * scale, np.array(pair.short_axis) * scale
-        u, v = a[1] - a[0], b[1] - b[0]
-        cosine = abs(u @ v) / np.linalg.norm(u) / np.linalg.norm(v)
-        assert cosine < np.sin(np.radians(10.1))
-        s, t = np.linalg.solve(np.column_stack([u, -v]), b[0] - a[0])
-        assert 0 <= s <= 1
-        assert 0 <= t <= 1
+def test_surface_dice_of_a_shifted_cube_by_hand():
+    """A cube of 20 mm shifted by 3 mm along x, at 2 mm.
+
+    Far of each cube, in mm2: the side left behind 20 x 20, a strip 1 mm wide on four sides 4 x 20, and of the side
+    inside the other cube what is not within 2 mm of that one's four sides, 16 x 16; of 6 x 20 x 20.
+    """
+    first = np.zeros((50, 50, 50), bool)
+    first[5:45, 5:45, 4:44] = True
+    second = np.roll(first, 6, axis=2)
+    expected = 1 - (400 + 80 + 256) / 2400
+    assert normalised_surface_dice(first, second, (0.5, 0.5, 0.5)) == pytest.approx(expected, abs=0.02)
 
 
-def test_arrow_points_at_the_centroid_from_outside(lesion):
-    volume, truth = lesion
-    for seed in range(30):
-        arrow = simulate_prompt(truth, "arrow", np.random.default_rng(seed), spacing_mm=volume.spacing_mm)
-        scale = np.array([volume.spacing_mm[2], volume.spacing_mm[1]])
-        head, tail = np.array(arrow.head) * scale, np.array(arrow.tail) * scale
-        centroid = np.argwhere(truth[arrow.slice_index]).mean(axis=0)[::-1] * scale
-        assert np.linalg.norm(head - tail) == pytest.approx(ARROW_LENGTH_MM)
-        along = (centroid - head) / np.linalg.norm(centroid - head)
-        assert (head - tail) @ along / ARROW_LENGTH_MM >= np.cos(np.radians(15)) - 1e-9
-        distance = np.linalg.norm(head - centroid)
-        assert distance <= 1.5 * 1.3 * 11 + 1
-        assert distance >= 0.6 * 11
+@settings(max_examples=30, deadline=None)
+@given(masks, masks, st.floats(0.5, 4))
+def test_surface_dice_is_symmetric_has_no_unit_and_grows_with_the_tolerance(first, second, unit):
+    one = normalised_surface_dice(first, second, SPACING)
+    assert one == normalised_surface_dice(second, first, SPACING)
+    assert 0 <= one <= 1
+    assert one <= normalised_surface_dice(first, second, SPACING, tolerance_mm=4)
+    scaled = tuple(unit * s for s in SPACING)
+    # off the distances that occur, or rounding decides
+    assert normalised_surface_dice(first, second, scaled, 2.0101 * unit) == pytest.approx(
+        normalised_surface_dice(first, second, SPACING, 2.0101)
+    )
+    assert normalised_surface_dice(first, first, SPACING, 0) == 1
 
 
-@pytest.mark.parametrize("kind", ["line", "bidimensional", "arrow"])
-@pytest.mark.parametrize("spot", [[(3, 3)], [(3, 3), (3, 4)], [(3, 3), (4, 4)], [(3, 2), (3, 3), (3, 4)]])
-def test_masks_of_a_few_pixels_have_prompts(kind, spot):
-    mask = np.zeros((8, 8), bool)
-    mask[tuple(np.transpose(spot))] = True
-    prompt = simulate_prompt(mask, kind, np.random.default_rng(0), spacing_mm=(1.0, 1.0))
-    assert prompt.slice_index == 0
+def test_surface_dice_of_nothing_and_of_one_slice():
+    full, empty = np.ones((2, 3, 3), bool), np.zeros((2, 3, 3), bool)
+    assert normalised_surface_dice(empty, empty, SPACING) == 1
+    assert normalised_surface_dice(full, empty, SPACING) == normalised_surface_dice(empty, full, SPACING) == 0
+    with pytest.raises(ValueError, match="2D"):
+        normalised_surface_dice(full[0], full[0], SPACING)
 
 
-def test_same_generator_same_prompt(lesion):
-    volume, truth = lesion
-    draw = [simulate_prompt(truth, "line", np.random.default_rng(5), spacing_mm=volume.spacing_mm) for _ in range(2)]
-    assert draw[0] == draw[1]
+# ---- by distance from the prompt
 
 
-def test_no_prompt_for_an_empty_mask_or_an_unknown_kind(lesion):
-    with pytest.raises(SegmentationError):
-        simulate_prompt(np.zeros((3, 4, 4), bool), "line", np.random.default_rng(0), spacing_mm=SPACING)
-    with pytest.raises(ValueError, match="'arrow'"):
-        simulate_prompt(lesion[1], "scribble", np.random.default_rng(0), spacing_mm=SPACING)
+def test_dice_by_distance_by_hand():
+    truth, mask = np.zeros((2, 6, 4, 4), bool)
+    truth[1:5, :, :2] = True
+    mask[2, :, :2] = mask[3, :, 1:3] = mask[0] = True  # whole, half, and beyond the lesion
+    assert dice_by_distance(mask, truth, 3) == {-2: 0.0, -1: 1.0, 0: 0.5, 1: 0.0}
+    assert list(dice_by_distance(mask, truth, 0)) == [1, 2, 3, 4]
+    assert dice_by_distance(mask, np.zeros_like(truth), 3) == {}
+    with pytest.raises(ValueError, match="2D"):
+        dice_by_distance(mask[0], truth[0], 0)
 
 
-def test_drawn_lines_are_shorter_than_the_mask_as_radiologists_lines_are():
-    ratios, short_over_long = [], []
-    for seed in range(60):
-        volume, truth = lesion_in_tissue(seed=seed, radius_mm=10)
-        spacing = volume.spacing_mm
-        line = draw_line(truth, np.random.default_rng(seed), spacing_mm=spacing)
-        ratios.append(longest_diameter_mm(truth, spacing) / ends_mm(line.start, line.end, spacing))
-        pair = draw_bidimensional(truth, np.random.default_rng(seed), spacing_mm=spacing)
-        short_over_long.append(ends_mm(*pair.short_axis, spacing) / ends_mm(*pair.long_axis, spacing))
-        arrow = draw_arrow(truth, np.random.default_rng(seed), spacing_mm=spacing)
-        assert truth[arrow.slice_index].any()
-    assert 1.13 < np.mean(ratios) < 1.23
-    assert np.std(ratios) > 0.02
-    assert np.median(short_over_long) < 1
+@settings(max_examples=30, deadline=None)
+@given(masks, masks, st.integers(0, 3))
+def test_dice_by_distance_adds_up_to_the_dice_of_the_slices_with_truth(mask, truth, k):
+    found = dice_by_distance(mask, truth, k)
+    held = truth.any(axis=(1, 2))
+    sizes = (mask.sum(axis=(1, 2)) + truth.sum(axis=(1, 2)))[held]
+    assert [distance + k for distance in found] == list(np.flatnonzero(held))
+    if held.any():
+        assert np.average(list(found.values()), weights=sizes) == pytest.approx(dice(mask[held], truth[held]))
+
+
+# ---- the paper's test
+
+
+def categories(*differences):
+    first = {str(i): [0.5 + d, 0.5 + d] for i, d in enumerate(differences)}
+    return first, {name: [0.4, 0.6] for name in first}
+
+
+@pytest.mark.parametrize(
+    ("differences", "published"),
+    [
+        ((0.1, 0.12, 0.2, 0.15, 0.3, 0.17), 0.031),  # six gains: SAM2 and MedSAM2 with MCM, external
+        ((-0.01, -0.04, 0.05, 0.06, 0.07, 0.08), 0.1562),  # ranks 1 and 2 lost: SAM2 (FT) with MCM, external
+        ((-0.01, -0.03, -0.04, -0.05, 0.02, 0.06, 0.07, 0.08), 0.547),  # eight data sets, lost ranks 1 + 3 + 4 + 5
+    ],
+)
+def test_wilcoxon_over_categories_has_the_papers_values(differences, published):
+    assert wilcoxon_over_categories(*categories(*differences)) == pytest.approx(published, abs=6e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=7, unique_by=abs))
+def test_wilcoxon_over_categories_counts_all_signs(differences):
+    """By its definition: the share of all signs of the ranks whose sum is as far from even as that found."""
+    ranks = rankdata(np.abs(differences))
+    sums = np.array([ranks @ signs for signs in itertools.product((0, 1), repeat=len(ranks))])
+    found = ranks @ (np.array(differences) > 0)
+    expected = np.mean(np.abs(sums - ranks.sum() / 2) >= abs(found - ranks.sum() / 2))
+    first, second = categories(*(d / 20 for d in differences))
+    assert wilcoxon_over_categories(first, second) == pytest.approx(expected)
+    assert wilcoxon_over_categories(second, first) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({}, {}, "same categories"),
+        ({"lung": [1]}, {"liver": [1]}, "same categories"),
+        ({"lung": []}, {"lung": [1]}, "'lung'"),
+        ({"lung": [1]}, {"lung": [float("nan")]}, "finite"),
+    ],
+)
+def test_wilcoxon_over_categories_refuses_what_it_cannot_pair(first, second, message):
+    with pytest.raises(ValueError, match=message):
+        wilcoxon_over_categories(first, second)
 
 
 # ---- harness

@@ -10,7 +10,7 @@ from cohort_builder.demo.plan import Drawing
 from cohort_builder.demo.score_links import LinkCounts, count_links, read_links
 from cohort_builder.demo.score_masks import PublishedMasks, evaluation_cases, score_published
 from cohort_builder.demo.truth import load_truth
-from segmentation.evaluate import EngineScore, evaluate
+from segmentation.evaluation import EngineScore, evaluate
 from segmentation.metrics import Interval
 
 _ENGINES = ("classical", "ellipsoid")

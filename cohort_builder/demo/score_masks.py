@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cohort_builder.demo.plan import Drawing
 from cohort_builder.demo.score_links import Strokes
 from cohort_builder.demo.truth import Entry, Truth, load_mask
-from segmentation.evaluate import EvaluationCase
+from segmentation.evaluation import EvaluationCase
 from segmentation.geometry import image_to_index
 from segmentation.metrics import Interval, bootstrap_ci, dice, volume_error
 from segmentation.types import Arrow, Bidimensional, Line, Mask, Prompt, SegmentationJob, Volume

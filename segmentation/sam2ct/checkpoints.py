@@ -10,12 +10,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from segmentation.sam2ct.catalogue import Published, published_as
 from segmentation.sam2ct.config import BACKBONES, SAM2CTConfig, Size
 from segmentation.sam2ct.tensorfile import Format, TensorFile, TensorSpec, open_tensors
 from segmentation.types import EngineError
+
+if TYPE_CHECKING:
+    from segmentation.volumetric.weights import NetworkFile
 
 Family = Literal["sam2", "sam2ct", "unknown"]
 
@@ -167,8 +170,10 @@ class WeightsInfo:
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
-def describe(path: str | Path) -> WeightsInfo:
+def describe(path: str | Path) -> WeightsInfo | NetworkFile:
     """Say what a weights file is without building a model or reading its tensors (but for the checksum).
+
+    Printed, either answer says it in words.
 
     Raises
     ------
@@ -176,7 +181,10 @@ def describe(path: str | Path) -> WeightsInfo:
         If it cannot be read safely; the message says what it is instead, and what to do.
 
     """
-    return identify(open_tensors(Path(path).expanduser()))
+    from segmentation.volumetric import weights as volumetric
+
+    file = open_tensors(Path(path).expanduser())
+    return volumetric.identify(file) or identify(file)
 
 
 def identify(file: TensorFile) -> WeightsInfo:

@@ -135,17 +135,23 @@ class CTPromptEncoder(PromptEncoder):  # type: ignore[misc] # sam2 is untyped
 class SAM2CTModel(nn.Module):
     """A SAM2-family network that steps many passes at once. Made by `build_model`."""
 
+    mask_stride = STRIDE
+    """Pixels of the mask that enters the memory encoder, per feature."""
+    scores_objects = True
+    """Whether a slice can be found empty, and an unstable mask give way to the best of three."""
+
     def __init__(self, config: SAM2CTConfig) -> None:
         super().__init__()
         self.config = config
         size = config.backbone
         hidden, memory = size.hidden_dim, size.memory_dim
-        self.image_encoder: Any = _image_encoder(config)
+        self.image_encoder: Any = self._image_encoder()
+        self.position_encoding = PositionEmbeddingSine(num_pos_feats=hidden)
         self.memory_attention: Any = _memory_attention(config)
         self.memory_encoder: Any = MemoryEncoder(
             out_dim=memory,
             in_dim=hidden,
-            mask_downsampler=MaskDownSampler(embed_dim=hidden, kernel_size=3, stride=2, padding=1),
+            mask_downsampler=MaskDownSampler(hidden, kernel_size=3, stride=2, padding=1, total_stride=self.mask_stride),
             fuser=Fuser(CXBlock(dim=hidden, kernel_size=7, padding=3), num_layers=2),
             position_encoding=PositionEmbeddingSine(num_pos_feats=memory),
         )
@@ -166,11 +172,11 @@ class SAM2CTModel(nn.Module):
             transformer_dim=hidden,
             use_high_res_features=True,
             iou_prediction_use_sigmoid=True,
-            pred_obj_scores=True,
-            pred_obj_scores_mlp=True,
+            pred_obj_scores=self.scores_objects,
+            pred_obj_scores_mlp=self.scores_objects,
             use_multimask_token_for_obj_ptr=True,
             # As SAM 2's own predictors run it: an unstable single mask gives way to the best of three.
-            dynamic_multimask_via_stability=True,
+            dynamic_multimask_via_stability=self.scores_objects,
             dynamic_multimask_stability_delta=0.05,
             dynamic_multimask_stability_thresh=0.98,
         )
@@ -197,15 +203,22 @@ class SAM2CTModel(nn.Module):
         logits, iou, score, pointer = self._heads(
             features, conditioned, points, multimask=self.config.multimask and few
         )
-        probabilities = (_upsample(logits) > 0).float()
+        probabilities = (self._for_memory(logits) > 0).float()
         return Step(logits, iou, score, pointer, self._remember(features.low, conditioned, probabilities, score))
 
     def track(self, features: Features, recall: Recall) -> Step:
         """Segment the next slice of B passes from what they remember."""
         conditioned = self._condition(features.low, recall)
         logits, iou, score, pointer = self._heads(features, conditioned, None, multimask=self.config.multimask)
-        probabilities = torch.sigmoid(_upsample(logits))
+        probabilities = torch.sigmoid(self._for_memory(logits))
         return Step(logits, iou, score, pointer, self._remember(features.low, conditioned, probabilities, score))
+
+    def _image_encoder(self) -> nn.Module:
+        return _image_encoder(self.config)
+
+    def _for_memory(self, logits: Tensor) -> Tensor:
+        """Logits at the scale of masks that enter the memory encoder."""
+        return _upsample(logits)
 
     def _condition(self, low: Tensor, recall: Recall) -> Tensor:
         """E_cond = memory_attention(E_unc, memories), (B, C, S/16, S/16)."""
@@ -226,7 +239,7 @@ class SAM2CTModel(nn.Module):
             layer.cross_attn_image.present = present
         conditioned = self.memory_attention(
             curr=low.flatten(2).permute(2, 0, 1),
-            curr_pos=_positions(self.image_encoder.neck.position_encoding, c, h, low).permute(1, 0, 2),
+            curr_pos=_positions(self.position_encoding, c, h, low).permute(1, 0, 2),
             memory=memory.transpose(0, 1),
             memory_pos=position.transpose(0, 1),
             num_obj_ptr_tokens=n_pointers * split,
@@ -260,12 +273,13 @@ class SAM2CTModel(nn.Module):
             repeat_image=False,
             high_res_features=[features.high, features.mid],
         )
-        seen = (scores > 0)[:, :, None, None]
-        masks = torch.where(seen, masks.float(), NO_OBJECT_LOGIT)
         best = ious.argmax(dim=1) if multimask else ious.new_zeros(rows, dtype=torch.long)
         row = torch.arange(rows, device=best.device)
-        pointer = self.obj_ptr_proj(tokens[row, best])
-        pointer = torch.where(seen[:, 0, 0], pointer, self.no_obj_ptr.to(pointer.dtype))
+        pointer, masks = self.obj_ptr_proj(tokens[row, best]), masks.float()
+        if self.scores_objects:
+            seen = scores > 0
+            masks = torch.where(seen[:, :, None, None], masks, NO_OBJECT_LOGIT)
+            pointer = torch.where(seen, pointer, self.no_obj_ptr.to(pointer.dtype))
         return masks[row, best][:, None], ious[row, best], scores[:, 0], pointer
 
     def _accept(self, features: Features, conditioned: Tensor, mask: Tensor) -> Step:
@@ -285,6 +299,8 @@ class SAM2CTModel(nn.Module):
         embedding = conditioned if self.config.memory_conditioned else low
         masks = probabilities * MEMORY_SCALE + MEMORY_BIAS
         memory: Tensor = self.memory_encoder(embedding, masks, skip_mask_sigmoid=True)["vision_features"]
+        if not self.scores_objects:
+            return memory
         absent = (score <= 0).to(memory.dtype)[:, None, None, None]
         return memory + absent * self.no_obj_embed_spatial[..., None, None].to(memory.dtype)
 

@@ -171,7 +171,7 @@ def find_weights(engine: str, weights: str | Path | None = None) -> Path:
         if _is_folder(place):
             found = _in_folder(engine, place)
         else:
-            found = place if place.is_file() and engine in describe(place).engines else None
+            found = place if place.is_file() and engine in identify(open_tensors(place)).engines else None
         if found is not None:
             return found
     names = ", ".join(repr(place.name) for place in searched)

@@ -24,7 +24,7 @@ import dicom as make  # tests/dicom.py
 
 from cohort_builder import BuildConfig, Cohort, build_cohort
 from segmentation.engines import load_segmenter
-from segmentation.evaluate import EvaluationCase, evaluate, format_table
+from segmentation.evaluation import EvaluationCase, evaluate, format_table
 from segmentation.geometry import index_to_image
 from segmentation.metrics import dice
 from segmentation.prompts import simulate_prompt

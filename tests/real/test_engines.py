@@ -5,45 +5,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from cases import RealCase, rasterise, real_data
+from cases import rasterise, real_data
+from real_evaluation import evaluate_real
 
-from segmentation import Mask, SegmentationJob, check_mask, load_segmenter, simulate_prompt
-from segmentation.evaluate import EngineScore, EvaluationCase, evaluate, format_table
-from segmentation.metrics import bootstrap_ci, dice
+from segmentation import Mask, SegmentationJob, check_mask, load_segmenter
+from segmentation.evaluation import EvaluationCase, evaluate, format_table
+from segmentation.metrics import dice
+
+ENGINES = ("--engine", "classical", "--engine", "ellipsoid")
+Evaluated = Callable[[str, int], Path]
 
 
 @pytest.fixture(scope="session")
-def all_cases(lidc, sarcomas, ibsi, deeplesion) -> tuple[RealCase, ...]:
-    return (lidc, *sarcomas, ibsi, *deeplesion)
+def evaluated(tmp_path_factory) -> Evaluated:
+    """Folder that ``cohort evaluate`` left for a kind of prompt, so many a lesion; scores are shared between kinds."""
+    out = tmp_path_factory.mktemp("real")
+
+    def run(kind: str, prompts_per_lesion: int) -> Path:
+        more = ("--prompts", kind, "--prompts-per-lesion", str(prompts_per_lesion), "--no-pictures", "-q")
+        assert evaluate_real(out, *ENGINES, *more) == 0
+        return out
+
+    return run
 
 
-def prompted(cases: Iterable[RealCase], kind: str, prompts_per_lesion: int) -> Iterator[EvaluationCase]:
-    for case in cases:
-        rng = np.random.default_rng(7)
-        for i in range(prompts_per_lesion):
-            prompt = simulate_prompt(case.truth, kind, rng, spacing_mm=case.volume.spacing_mm)
-            job = SegmentationJob(f"{case.case_id}.{i}", case.volume, (prompt,))
-            yield EvaluationCase(case.case_id, job, case.truth)
-
-
-def by_engine(cases: Iterable[EvaluationCase]) -> dict[str, EngineScore]:
-    engines = [load_segmenter("ellipsoid"), load_segmenter("classical")]
-    return {score.engine: score for score in evaluate(cases, engines)}
-
-
-def print_by_set(score: EngineScore) -> None:
-    """Dice per data set, each lesion the mean of its prompts."""
-    lesions: dict[str, list[float]] = {}
-    for case in score.cases:
-        lesions.setdefault(case.case_id, []).append(case.dice)
-    sets: dict[str, list[float]] = {}
-    for name, values in lesions.items():
-        sets.setdefault(name.split("_")[0], []).append(float(np.mean(values)))
-    print(f"  {score.engine}: " + ", ".join(f"{name} {bootstrap_ci(values)}" for name, values in sets.items()))
+def of_engine(rows: list[dict[str, Any]], engine: str) -> dict[str, Any]:
+    (row,) = (row for row in rows if (row["engine"], row["group"]) == (engine, "all"))
+    return row
 
 
 @pytest.mark.parametrize(
@@ -55,30 +51,32 @@ def print_by_set(score: EngineScore) -> None:
         pytest.param("arrow", 5, 0.2, 0.52, marks=pytest.mark.slow),
     ],
 )
-def test_classical_ahead_of_the_ellipsoid(all_cases, kind, prompts_per_lesion, ahead_by, dice_at_least):
-    scores = by_engine(prompted(all_cases, kind, prompts_per_lesion))
-    print(f"\n{kind}, {prompts_per_lesion} prompts a lesion\n{format_table(scores.values())}")
-    for score in scores.values():
-        print_by_set(score)
-    classical = scores["classical"]
-    assert classical.lesions >= 8
-    assert classical.failures == 0
-    assert classical.dice_above_baseline.mean >= ahead_by
-    assert classical.dice_above_baseline.low > 0
-    assert classical.dice.mean >= dice_at_least
+def test_classical_ahead_of_the_ellipsoid(evaluated, kind, prompts_per_lesion, ahead_by, dice_at_least):
+    folder = evaluated(kind, prompts_per_lesion)
+    print((folder / "report.md").read_text())
+    found = json.loads((folder / "summary.json").read_text())
+    classical = of_engine(found["rows"], "classical")
+    assert classical["lesions"] == 18
+    assert classical["failures"] == 0
+    assert classical["metrics"]["dice"]["mean"] >= dice_at_least
+    (pair,) = (pair for pair in found["pairs"] if pair["group"] == "all")
+    assert (pair["first"], pair["second"]) == ("classical", "ellipsoid")
+    assert pair["dice"]["mean"] >= ahead_by
+    assert pair["dice"]["low"] > 0
 
 
 def test_every_readers_own_line_gives_the_nodule(lidc):
     """The four readers of LIDC-IDRI-0001 drew these; the truth is what at least two of them outlined."""
     jobs = [SegmentationJob(str(i), lidc.volume, (line,)) for i, line in enumerate(lidc.lines)]
     assert len(jobs) == 4
-    scores = by_engine(EvaluationCase(lidc.case_id, job, lidc.truth) for job in jobs)
+    cases = [EvaluationCase(lidc.case_id, job, lidc.truth) for job in jobs]
+    scores = {score.engine: score for score in evaluate(cases, [load_segmenter("ellipsoid"), load_segmenter()])}
     print(f"\nreaders' lines, LIDC\n{format_table(scores.values())}")
     assert all(case.dice > 0.8 for case in scores["classical"].cases)
     assert scores["classical"].dice_above_baseline.mean > 0.1
     for job in jobs:
-        (mask,) = load_segmenter().segment([job])
-        assert check_mask(mask, job).tier == "A"
+        (mask,) = load_segmenter("classical").segment([job])
+        assert check_mask(mask, job).flags == ()
 
 
 def test_four_readers_agree_on_one_lesion(lidc):
@@ -96,11 +94,12 @@ def test_all_lines_of_a_lesion_in_one_job_confirm_it(lidc):
     assert check_mask(mask, job).tier == "A"
 
 
-def test_low_tiers_are_worse(all_cases):
+def test_low_tiers_are_worse(evaluated):
     found: dict[str, list[float]] = {"A": [], "B": [], "C": []}
-    for case in prompted(all_cases, "line", 2):
-        (mask,) = load_segmenter().segment([case.job])
-        found[check_mask(mask, case.job).tier].append(dice(mask.in_volume(case.truth.shape), case.truth))
+    with (evaluated("line", 2) / "cases.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["engine"] == "classical":
+                found[row["tier"]].append(float(row["dice"]))
     print({tier: (len(values), float(np.mean(values or [0]))) for tier, values in found.items()})
     assert np.mean(found["A"]) > np.mean(found["B"] + found["C"]) + 0.05
 
