@@ -42,7 +42,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 # The lock is what we test; pyproject.toml says what should work. Needs network. torch and sam2: requirements/sam2.txt;
-# radgraph: requirements/radgraph.txt.
+# radgraph: requirements/radgraph.txt; accelerate and monai: requirements/train.txt.
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra codecs --extra notebook --group dev --universal --python-version 3.11 \
@@ -52,10 +52,11 @@ clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Rebuilt when the lock or pyproject.toml changes, else a no-op: the second `make demo` starts at once.
-$(READY): requirements/dev.txt requirements/sam2.txt requirements/radgraph.txt pyproject.toml
+$(READY): requirements/dev.txt requirements/sam2.txt requirements/radgraph.txt requirements/train.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" && exit 1)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/sam2.txt -r requirements/radgraph.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/sam2.txt -r requirements/radgraph.txt \
+		-r requirements/train.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(READY)
