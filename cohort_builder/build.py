@@ -237,7 +237,7 @@ class _Run:
             "config": self.config.what_a_shard_holds(),
             "versions": versions(),
             "schema": digest(),
-            "checks": table_digest(),
+            "checks": table_digest(self.config.tier_table()),
             **engines.identities(),
             "decoders": installed_decoders(),
             "key": self.pseudonyms.pseudonym("key", "fingerprint"),

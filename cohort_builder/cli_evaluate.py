@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,14 @@ def add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser], add
     add("--prompts", type=_kinds, default="line", metavar="KINDS", help=kinds)
     add("--prompts-per-lesion", type=_positive, default=1, metavar="N", help="of each kind")
     add("--drawing", choices=("paper", "as-drawn"), default="paper", help="how prompts are simulated")
-    add("--seed", type=int, default=0, help="of splits (as in training) and prompts")
-    add("--size-cut", type=float, default=20.0, metavar="MM", help="longest diameter from which a lesion is large")
+    add("--seed", type=_not_negative, default=0, help="of splits (as in training) and prompts")
+    add(
+        "--size-cut",
+        type=_millimetres,
+        default=20.0,
+        metavar="MM",
+        help="longest diameter from which a lesion is large",
+    )
     _add_engines(parser.add_argument_group("engines"))
     add = parser.add_argument_group("layout").add_argument
     add("--table", action="append", type=int, choices=(2, 3, 4, 5), help="lay out as this table of the SAM2CT paper")
@@ -62,6 +69,7 @@ def _add_engines(group: argparse._ArgumentGroup) -> None:
     add("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N")
     fold = "leave patients out: weights, and a text file of the patients that they have not seen, one id a line"
     add("--fold", action="append", type=_labelled, metavar="LABEL=WEIGHTS:PATIENTS", help=fold)
+    add("--tiers", type=Path, metavar="FILE", help="fitted tiers (fit-tiers) beside the shipped ones")
     mcm = "sam2, medsam2 and sam2-ft a second time, with memory-conditioned memories (SAM2CT, section 3.4)"
     add("--test-time-mcm", action="store_true", help=mcm)
 
@@ -90,7 +98,9 @@ def _evaluate(options: argparse.Namespace) -> str:
     from segmentation.evaluation.summary import summarise
 
     plan = Plan(options.prompts, options.prompts_per_lesion, options.drawing, options.seed, options.size_cut)
-    contenders, (units, lesions), out = _contenders(options), _units(options), options.out
+    contenders = _contenders(options)
+    _require_askable(plan.kinds, contenders)
+    (units, lesions), out = _units(options), options.out
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,13 +114,44 @@ def _evaluate(options: argparse.Namespace) -> str:
         draw_figure(number, run, summary, pictures[-1])
     if not options.no_pictures:
         pictures += draw_cases(units, run, contenders, out).values()
-    write_report(run, summary, out, tables=sorted(set(options.table or ())), pictures=pictures)
+    tables, warnings = sorted(set(options.table or ())), _warnings(options)
+    write_report(run, summary, out, tables=tables, pictures=pictures, warnings=warnings)
     said = [
         f"{kind}\n{engine_table([row for row in summary.rows if (row.kind, row.group) == (kind, 'all')])}\n"
         for kind in plan.kinds
         if any(row.kind == kind for row in summary.rows)
     ]
     return "\n".join([*said, f"report  {out / 'report.md'}", ""])
+
+
+def _require_askable(kinds: Sequence[str], contenders: Sequence[Contender]) -> None:
+    """Open every engine; a kind of prompt that none takes ends the run before anything is read."""
+    from segmentation.evaluation.cases import can_ask
+
+    engines = [engine for contender in contenders for engine in contender.engines()]
+    nobody = [kind for kind in kinds if not any(can_ask(kind, engine.supports) for engine in engines)]
+    if nobody:
+        raise ConfigError(f"no engine of this run takes {', '.join(nobody)}: leave that out of --prompts")
+
+
+def _warnings(options: argparse.Namespace) -> list[str]:
+    """What may make figures too good: engines with weights, on lesions of the split that is trained on."""
+    from segmentation.engines import BEFORE, DEFAULT_ENGINE, WITH_WEIGHTS
+
+    if options.split not in {"train", "all"}:
+        return []
+    weighed = {label for label, _ in options.weights or ()}
+    left_out = {label for label, _ in options.fold or ()} - weighed
+    trained = [
+        label
+        for label, name in options.engine or [(DEFAULT_ENGINE, DEFAULT_ENGINE)]
+        if name.removeprefix(BEFORE) in WITH_WEIGHTS and label not in left_out
+    ]
+    return [
+        f"{label}: the lesions here include those of the split train. If its weights were trained on these sources, it "
+        "has seen them, and its figures say nothing of other patients (--split test, or --fold)."
+        for label in trained
+    ]
 
 
 def _units(options: argparse.Namespace) -> tuple[list[Unit], int | None]:
@@ -155,6 +196,7 @@ def _contenders(options: argparse.Namespace) -> list[Contender]:
     from segmentation.engines import DEFAULT_ENGINE
     from segmentation.evaluation.ablation import MCM_ENGINES, WITH_MCM
     from segmentation.evaluation.contenders import Contender, folds_of
+    from segmentation.tiers import TierError, tiers_at
 
     engines = options.engine or [(DEFAULT_ENGINE, DEFAULT_ENGINE)]
     labels = Counter(label for label, _ in engines)
@@ -166,6 +208,10 @@ def _contenders(options: argparse.Namespace) -> list[Contender]:
     if wrong:
         raise ConfigError("; ".join(wrong))
     weights = {label: Path(path) for label, path in options.weights or ()}
+    try:
+        tiers = tiers_at(options.tiers)
+    except TierError as error:
+        raise ConfigError(f"--tiers: {error}") from error
     contenders = []
     for label, name in engines:
         given = {n: value for owner, n, value in options.engine_option or () if owner == label}
@@ -180,7 +226,13 @@ def _contenders(options: argparse.Namespace) -> list[Contender]:
         for shown, base, chosen in variants:
             load = partial(_load, name, device=options.device, options=chosen)
             contender = Contender(
-                shown, load, weights=weights.get(label), folds=folds, identity=repr(sorted(chosen.items())), base=base
+                shown,
+                load,
+                weights=weights.get(label),
+                folds=folds,
+                identity=repr(sorted(chosen.items())),
+                tiers=tiers,
+                base=base,
             )
             contenders.append(contender)
     return contenders
@@ -208,6 +260,20 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
+    return value
+
+
+def _millimetres(text: str) -> float:
+    value = float(text)
+    if not (isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a length in mm, got {text}")
     return value
 
 

@@ -82,7 +82,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         help="segmentation engine: classical (the default) or ellipsoid, which need no weights; "
-        "sam2, medsam2, sam2ct or sam2-ft, which do",
+        "sam2, medsam2, sam2ct or sam2-ft, whose weights others publish; sam2ct-nano, unet3d, dynunet or swin-unetr, "
+        "which `cohort train` trains",
     )
     parser.add_argument(
         "--engine-option",

@@ -15,6 +15,7 @@ from cohort_builder.linking.config import LinkConfig
 from nlp import EXTRACTORS
 from nlp.reports import OnError, read_reports
 from nlp.types import Report
+from segmentation.tiers import TierError, TierTable, tiers_at
 
 VolumesPolicy = Literal["none", "linked", "all"]
 Tier = Literal["A", "B", "C"]
@@ -62,6 +63,8 @@ class BuildConfig:
         Which whole CT series are published: none, those with a linked finding, or all with a lesion.
     min_tier
         Worst quality tier that is published ("A" best). A mask below it becomes a Skip: a leaked mask poisons a model.
+    tiers
+        File that ``cohort fit-tiers`` wrote: its fits count beside the shipped ones, and in their place.
     roi_margin_mm, roi_min_mm
         Margin around mask and annotation, and least edge length, of the published crop.
     shard_mb
@@ -90,6 +93,7 @@ class BuildConfig:
     anatomy: str = "regions"
     volumes: VolumesPolicy = "linked"
     min_tier: Tier = "B"
+    tiers: str | None = None
     roi_margin_mm: float = 20.0
     roi_min_mm: float = 64.0
     shard_mb: int = 256
@@ -111,6 +115,7 @@ class BuildConfig:
         _require(self.anatomy in LOCATORS, "anatomy", self.anatomy, sorted(LOCATORS))
         _require(self.volumes in get_args(VolumesPolicy), "volumes", self.volumes, get_args(VolumesPolicy))
         _require(self.min_tier in get_args(Tier), "min_tier", self.min_tier, get_args(Tier))
+        self.tier_table()
         _require(self.roi_margin_mm >= 0, "roi_margin_mm", self.roi_margin_mm, "0 or more")
         _require(self.roi_min_mm > 0, "roi_min_mm", self.roi_min_mm, "more than 0")
         _require(self.shard_mb >= 1, "shard_mb", self.shard_mb, "1 or more")
@@ -152,6 +157,13 @@ class BuildConfig:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"the configuration is not valid: {error}") from error
 
+    def tier_table(self) -> TierTable:
+        """Read the fitted tiers."""
+        try:
+            return tiers_at(self.tiers)
+        except TierError as error:
+            raise ConfigError(str(error)) from error
+
     def open_reports(self, source: Any, *, on_error: OnError) -> Iterator[Report]:
         """Open the reports as these options say (``nlp.read_reports``)."""
         return read_reports(
@@ -166,6 +178,7 @@ class BuildConfig:
         values = asdict(self)
         if not places:
             values["select"] = self.select.as_public()
+            values["tiers"] = self.tiers and self.tier_table().digest
             kept = EXTRACTORS.get(self.extractor)
             private: frozenset[str] = getattr(kept, "neutral_options", frozenset())
             values["extractor_options"] = {

@@ -132,7 +132,7 @@ class _ShardRun:
         self.locator = task.engines.load_locator()
         share_cores(task.config.workers)
         self.counts: dict[str, int] = {}
-        self.retry = False
+        self.retry, self.tiers = False, task.config.tier_table()
         self.private: dict[str, list[Mapping[str, Any]]] = {
             name: [] for name in ("skips", "links", "crosswalk", "offsets", "review")
         }
@@ -280,7 +280,7 @@ class _ShardRun:
             return None
         job = opened.jobs[lesion_id]
         mask = job.signed(mask)
-        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, job.drawn))
+        quality = self._guard("segmentation", lesion_id, partial(check_mask, mask, job.drawn, self.tiers))
         if quality is None:
             self._fail(lesion_id, "SEGMENTATION_FAILED")
             return None

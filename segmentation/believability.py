@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-from segmentation.tiers import shipped
+from segmentation.tiers import TierTable, shipped
 
 ENGINE = "engine"
 """In place of a measure: only the engine can raise the flag."""
@@ -126,6 +126,7 @@ CHECKS = (
     Check("low_confidence", "confidence_unmeasured", 0.3, _CONFIDENCE, least=0.6),
     Check("no_evidence", "confidence_unmeasured", _REJECT, _UNBORNE, least=0.35),
     Check("z_limit", ENGINE, 0.4, "definition: the classical engine searched no farther along z"),
+    Check("crop_limit", ENGINE, 0.4, "definition: the network saw no farther, and its mask ends there"),
     Check("assumed_size", ENGINE, _REJECT, "definition: nothing was seen of the size; generated Dice 0.22"),
     Check("stopped_area_jump", ENGINE, _CARE, _STOPPED),
     Check("stopped_drift", ENGINE, _CARE, _STOPPED),
@@ -134,10 +135,12 @@ CHECKS = (
 )  # fmt: skip
 
 
-def table_digest() -> str:
-    """Hash of the table and of the fitted tiers: masks judged by others may have another tier."""
+def table_digest(tiers: TierTable | None = None) -> str:
+    """Hash of the table and of the fitted tiers (None: the shipped ones): by others a mask may have another tier."""
     rows = [(c.flag, c.measure, c.penalty, c.least, c.most) for c in CHECKS]
-    return hashlib.sha256(repr((BELIEVABLE, rows, shipped().digest)).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        repr((BELIEVABLE, rows, (shipped() if tiers is None else tiers).digest)).encode()
+    ).hexdigest()[:16]
 
 
 def raised(measures: Mapping[str, float], engine_flags: Collection[str]) -> dict[str, float]:

@@ -26,8 +26,11 @@ from segmentation.types import Mask, SegmentationError, SegmentationJob, Segment
 LESIONS_PER_SCENE = 8
 """A scene is the unit of work, and of what an interrupted run repeats."""
 
-GENERATOR = 1
+GENERATOR = 2
 """Counts up with every change of the scenes or measures: rows of an older one are not mixed with new ones."""
+
+_STREAM = 7
+"""Tells the random numbers of scenes from those of training's generated lesions, which have seed and number alone."""
 
 BoolArray = NDArray[np.bool_]
 Lesion = tuple[Volume, BoolArray]
@@ -124,7 +127,7 @@ def scene(seed: int, number: int) -> list[Lesion]:
 
     Even scenes are one body (`phantoms.body_phantom`), odd ones patches of their own (`phantoms.patches`).
     """
-    rng = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([seed, number, _STREAM])
     if number % 2:
         patches = [generated_sample(rng, _backgrounds()) for _ in range(LESIONS_PER_SCENE)]
         return [(patch.volume, patch.truth) for patch in patches]
@@ -135,7 +138,7 @@ def scene(seed: int, number: int) -> list[Lesion]:
     while True:
         with suppress(PhantomError):  # no room for all of them: without the last
             body = body_phantom(
-                np.random.default_rng([seed, number, 1]),
+                np.random.default_rng([seed, number, _STREAM, 1]),
                 specs,
                 region=region,
                 n_slices=round(_COVERED_MM / slice_mm),

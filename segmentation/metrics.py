@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -24,19 +25,24 @@ _COVERED = np.array([0, 1, 1, 4, 1, 4, 2, 7, 1, 2, 4, 7, 4, 7, 7, 8]) / 8
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and its bootstrap percentile interval."""
+    """A mean and its bootstrap percentile interval; ``low`` and ``high`` are nan where one patient alone gave it."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.text(3)
 
     @property
     def percent(self) -> str:
         """The same times 100, with one decimal."""
-        return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return self.text(1, 100)
+
+    def text(self, decimals: int, scale: float = 1) -> str:
+        """Mean and interval times ``scale``; the mean alone where there is no interval."""
+        mean, low, high = (f"{scale * value:.{decimals}f}" for value in (self.mean, self.low, self.high))
+        return mean if isnan(self.low) else f"{mean} [{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,21 +260,6 @@ def bootstrap_ci(values: ArrayLike, n: int = 2000, seed: int = 0, level: float =
     means = array[draws].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(array.mean()), float(low), float(high))
-
-
-def paired_difference_ci(first: ArrayLike, second: ArrayLike, n: int = 2000, seed: int = 0) -> Interval:
-    """Mean of ``first - second``, lesion by lesion, with its 95 % bootstrap interval.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, or as `bootstrap_ci`.
-
-    """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values need equal shapes, got {a.shape} and {b.shape}")
-    return bootstrap_ci(a - b, n, seed)
 
 
 def wilcoxon_over_categories(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> float:

@@ -62,7 +62,9 @@ class Habits:
     short_axis_only
         Probability that a line is the short axis. RECIST 1.1 measures lymph nodes so: use about 0.8 for them.
     arrow_before
-        Probability that an arrow ends at a distance before the lesion rather than at its rim (section 2.2).
+        Probability that an arrow ends at a distance before the lesion rather than at its rim.
+    arrow_reach
+        Otherwise, range of the head's distance from the centroid in distances of the rim: 0 to 1.5 in section 2.2.
     arrow_gap_mm
         Range of that distance from the rim: it does not grow with the lesion, as the 0.5 d of section 2.2 does.
     arrow_turn_deg
@@ -87,6 +89,7 @@ class Habits:
     short_axis_only: float = 0.1
     arrow_before: float = 0.4
     arrow_gap_mm: tuple[float, float] = (2.0, 20.0)
+    arrow_reach: tuple[float, float] = (0.5, 1.5)
     arrow_turn_deg: float = 25.0
     arrow_length_mm: tuple[float, float] = (10.0, 40.0)
 
@@ -110,10 +113,14 @@ CAREFUL = Habits(
     off_slice=0.0,
     short_axis_only=0.0,
     arrow_before=0.0,
+    arrow_reach=(1.0, 1.5),
     arrow_turn_deg=15.0,
     arrow_length_mm=(ARROW_LENGTH_MM, ARROW_LENGTH_MM),
 )
-"""A reader who measures the long axis on the right slice; arrows by section 2.2."""
+"""A reader who measures the long axis on the right slice, and points at the rim from outside."""
+
+_BY_THE_PAPER = replace(CAREFUL, arrow_reach=(0.0, 1.5))
+_ATTEMPTS = 30
 
 
 def simulate_prompt(
@@ -123,11 +130,11 @@ def simulate_prompt(
 
     Slice: one of the three with the largest area; in training any, weighted by its area. Line: a random pair of edge
     pixel centres among the longest 10 % of all pairs; in training the longest half. Pair: such a line and the longest
-    chord within 10 degrees of its perpendicular that crosses it. Arrow: the head on the ray from the centroid through
-    a random edge pixel, up to half their distance beyond it; the tail `ARROW_LENGTH_MM` farther out, turned by at
-    most 15 degrees about the head, so that the arrow points towards the centroid. The others by SAM2's training code.
-    Point: the pixel farthest from the outside; in training any pixel of the lesion. Box: the bounding box, each side
-    moved by `BOX_NOISE`. Mask: the lesion itself.
+    chord within 10 degrees of its perpendicular that crosses it. Arrow: the head anywhere on the ray from the centroid
+    through a random edge pixel, up to half their distance beyond it, on the image; the tail `ARROW_LENGTH_MM` farther
+    out, turned by at most 15 degrees about the head, so that the arrow points towards the centroid. The others by
+    SAM2's training code. Point: the pixel farthest from the outside; in training any pixel of the lesion. Box: the
+    bounding box, each side moved by `BOX_NOISE`. Mask: the lesion itself.
 
     Parameters
     ----------
@@ -147,7 +154,7 @@ def simulate_prompt(
     lesion = Sections.of(mask, spacing_mm)
     k = _slice_by_area(lesion, rng, training=training)
     if kind == "arrow":
-        return _arrow(lesion, k, rng, CAREFUL)
+        return _arrow(lesion, k, rng, _BY_THE_PAPER)
     if kind == "point":
         return _click(lesion, k, rng, training=training)
     if kind == "box":
@@ -262,12 +269,17 @@ def _slice_by_area(lesion: Sections, rng: np.random.Generator, *, training: bool
 def _arrow(lesion: Sections, k: int, rng: np.random.Generator, habits: Habits) -> Arrow:
     centroid = lesion.centroid_px(k) * lesion.scale
     edge = lesion.edge_px(k)
-    target = edge[rng.integers(len(edge))] * lesion.scale
-    radius = hypot(*(target - centroid))
-    angle = atan2(*(target - centroid)[::-1]) if radius > 0 else rng.uniform(0, 2 * pi)
-    before = habits.arrow_before > 0 and rng.random() < habits.arrow_before
-    beyond = rng.uniform(*habits.arrow_gap_mm) if before else radius * rng.uniform(0, 0.5)
-    head = centroid + (radius + beyond) * np.array([cos(angle), sin(angle)])
+    for _ in range(_ATTEMPTS):
+        target = edge[rng.integers(len(edge))] * lesion.scale
+        radius = hypot(*(target - centroid))
+        angle = atan2(*(target - centroid)[::-1]) if radius > 0 else rng.uniform(0, 2 * pi)
+        before = habits.arrow_before > 0 and rng.random() < habits.arrow_before
+        reach = radius + rng.uniform(*habits.arrow_gap_mm) if before else radius * rng.uniform(*habits.arrow_reach)
+        head = centroid + reach * np.array([cos(angle), sin(angle)])
+        if lesion.holds_mm(head):
+            break
+    else:  # a lesion in the corner of its image: nobody points from beyond
+        head = target
     outward = angle + radians(rng.uniform(-habits.arrow_turn_deg, habits.arrow_turn_deg))
     tail = head + rng.uniform(*habits.arrow_length_mm) * np.array([cos(outward), sin(outward)])
     return Arrow(lesion.origin[0] + k, lesion.point_at_mm(tail), lesion.point_at_mm(head))

@@ -93,6 +93,11 @@ class Sections:
         rows, columns = np.nonzero(self.pixels[k])
         return np.array([columns.mean(), rows.mean()])
 
+    def holds_mm(self, place_mm: FloatArray) -> bool:
+        """Whether a place lies on the image: between the centres of its first and last pixels."""
+        (x, y), (_, rows, columns) = place_mm / self.scale + self.origin[:0:-1], self.shape
+        return bool(0 <= x <= columns - 1 and 0 <= y <= rows - 1)
+
     def point(self, place_px: ArrayLike) -> Point:
         """(column, row) in the volume of a place in the crop."""
         # Millimetres and back must not move a pixel centre off its integer.

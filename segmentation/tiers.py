@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib.resources import files
 from math import exp
 from pathlib import Path
@@ -217,6 +217,24 @@ class TierTable:
 def shipped() -> TierTable:
     """Fits that come with the package."""
     return TierTable.from_json(files("segmentation").joinpath("tiers.json").read_text(encoding="utf-8"))
+
+
+def tiers_at(path: str | Path | None) -> TierTable:
+    """Fits that come with the package, those of a file beside them or in their place.
+
+    Raises
+    ------
+    TierError
+        If there is no such file, it is another one, or of another version.
+
+    """
+    if path is None:
+        return shipped()
+    try:
+        own = TierTable.read(Path(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TierError(f"the fitted tiers {Path(path).name} cannot be read ({type(error).__name__})") from error
+    return reduce(TierTable.with_fit, own.fits, shipped())
 
 
 def family_of(mask: Mask) -> str:

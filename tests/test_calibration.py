@@ -26,11 +26,13 @@ from segmentation.calibration import (
     threshold,
     with_check,
 )
-from segmentation.calibration_rows import Row, collect, rows_of, scene
+from segmentation.calibration_rows import GENERATOR, LESIONS_PER_SCENE, Row, collect, rows_of, scene
 from segmentation.checks import NOT_CALIBRATED
 from segmentation.metrics import dice
+from segmentation.phantoms.patches import Patch
 from segmentation.prompts import draw_line, drawn_prompt, simulate_prompt
 from segmentation.tiers import DOUBTS, PRECISION, EngineFit, KindFit, TierError, TierTable, doubts_of, shipped
+from segmentation.training.sources import GeneratedSource
 from segmentation.types import mask_from_volume
 
 
@@ -225,6 +227,24 @@ def test_scenes_are_the_same_every_time(number):
         assert truth.shape == volume.voxels.shape
 
 
+def test_scenes_share_no_random_numbers_with_generated_training_lesions(monkeypatch):
+    """Of the generators alone: real backgrounds take half a minute."""
+    volume, truth = small_lesion(0)
+    drawn = []
+
+    def noting(rng, _backgrounds=None):
+        drawn.append(float(rng.random()))
+        return Patch(volume, truth)
+
+    monkeypatch.setattr("segmentation.calibration_rows.generated_sample", noting)
+    monkeypatch.setattr("segmentation.calibration_rows._backgrounds", lambda: None)
+    monkeypatch.setattr("segmentation.phantoms.patches.generated_sample", noting)
+    for number in (1, 3, 5):
+        scene(5, number)
+    list(GeneratedSource(count=8, seed=5).samples(0))
+    assert len(drawn) == len(set(drawn)) == 3 * LESIONS_PER_SCENE + 8
+
+
 # ---- the file
 
 
@@ -322,7 +342,7 @@ def test_the_verb_goes_on_from_measured_rows_and_writes_the_table(tmp_path, caps
     """The rows come from a law here: what is tested is the way from rows to the table."""
     out = tmp_path / "tiers.json"
     out.write_text(table().to_json())
-    head = {"engine": "ellipsoid", "revision": "1", "seed": 2, "generator": 1}
+    head = {"engine": "ellipsoid", "revision": "1", "seed": 2, "generator": GENERATOR}
     scenes = [rows_by_law(8, seed) for seed in range(150)]
     named = [[replace(row, lesion=f"{i}.{j}") for j, row in enumerate(rows)] for i, rows in enumerate(scenes)]
     lines = [json.dumps([8, [{k: getattr(row, k) for k in Row.__slots__} for row in rows]]) for rows in named]

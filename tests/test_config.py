@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cohort_builder import BuildConfig, ConfigError, LinkConfig, Selection
+from segmentation.tiers import EngineFit, KindFit, TierTable, shipped
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:
@@ -55,6 +56,22 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_what_only_concerns_the_run_does_not_rebuild_shards() -> None:
     assert BuildConfig(workers=1, pictures=0).what_is_published() == BuildConfig(workers=4).what_is_published()
     assert BuildConfig().what_is_published() != BuildConfig(min_tier="C").what_is_published()
+
+
+def test_own_tiers_stand_beside_the_shipped_ones_and_rebuild_by_content(tmp_path: Path) -> None:
+    """Their place is not published."""
+    files = [tmp_path / "a.json", tmp_path / "same.json", tmp_path / "b.json"]
+    for file, accept in zip(files, (0.5, 0.5, 0.6), strict=True):
+        fit = EngineFit("mine", "1", {"line": KindFit(1.0, {}, accept, {})}, "by hand")
+        file.write_text(TierTable((fit,)).to_json())
+    one, same, other = (BuildConfig(tiers=str(file)) for file in files)
+    assert {fit.engine for fit in one.tier_table().fits} == {fit.engine for fit in shipped().fits} | {"mine"}
+    assert one.what_a_shard_holds() == same.what_a_shard_holds()
+    assert one.what_a_shard_holds() != other.what_a_shard_holds() != BuildConfig().what_a_shard_holds()
+    assert str(tmp_path) not in str(one.as_dict(places=False))
+    for wrong in (tmp_path / "none.json", Path(__file__)):
+        with pytest.raises(ConfigError, match="fitted tiers"):
+            BuildConfig(tiers=str(wrong))
 
 
 def test_a_selection_is_published_and_decides_shard_by_shard() -> None:

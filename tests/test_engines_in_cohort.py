@@ -33,6 +33,7 @@ from cohort_builder.progress import LesionCount, News, Progress
 from nlp.types import Report
 from segmentation import ENGINES, EngineError, load_segmenter
 from segmentation.ellipsoid import EllipsoidSegmenter
+from segmentation.tiers import EngineFit, KindFit, TierTable
 from segmentation.types import Line, Mask, SegmentationFailure, SegmentationJob, Volume
 
 SHA = "0" * 63 + "a"
@@ -674,3 +675,16 @@ def test_sam2ct_without_weights_says_what_to_do(
     assert "COHORT_WEIGHTS" in told
     assert str(tmp_path) not in told
     assert main(command(tiny, tmp_path / "out", "--engine", "sam2ct", "--engine-option", "rio=auto")) != 0
+
+
+def test_own_tiers_judge_the_masks_and_rebuild_them(tiny: Site, tmp_path: Path) -> None:
+    revision = load_segmenter("classical").revision
+    even = KindFit(bias=0.0, weights={}, accept=None, figures={})
+    own = TierTable((EngineFit("classical", revision, {"line": even}, "by hand"),))
+    (tmp_path / "tiers.json").write_text(own.to_json())
+    for tiers, all_even in ((None, False), (str(tmp_path / "tiers.json"), True)):
+        config = BuildConfig(pictures=0, min_tier="C", shard_mb=1, tiers=tiers)
+        cohort = build_cohort(
+            tiny.reports, tiny.root / "pacs", out=tmp_path / "out", config=config, key=tiny.root / "key", progress=False
+        )
+        assert ({row["quality"]["score"] for row in rows(cohort)} == {0.5}) == all_even

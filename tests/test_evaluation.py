@@ -38,10 +38,11 @@ from segmentation.evaluation.ledger import Ledger
 from segmentation.evaluation.published import ALL_DATASETS, published
 from segmentation.evaluation.report import report_markdown
 from segmentation.evaluation.run import EvaluationError, Plan, Run, chosen_cases, run_evaluation
-from segmentation.evaluation.statistics import METRICS, by_distance, difference, interval, mean_of_groups, nested
+from segmentation.evaluation.statistics import METRICS, by_distance, difference, interval, mean_of_cells, nested
 from segmentation.evaluation.summary import over_categories, summarise
 from segmentation.evaluation.tables import TABLES, table_markdown
 from segmentation.metrics import bootstrap_ci, dice, hausdorff95_mm, normalised_surface_dice
+from segmentation.tiers import EngineFit, KindFit, TierTable
 from segmentation.types import mask_from_volume
 
 SPACING = (2.5, 0.8, 0.8)
@@ -181,6 +182,20 @@ def test_prompts_depend_on_seed_and_lesion_alone(lesions):
     assert all(case.job.prompts != drawn[name].job.prompts for name, case in one.items())
 
 
+def test_prompts_do_not_depend_on_what_a_source_is_called(lesions):
+    one = next(prompted_cases(lesions[0], ("arrow",), 1))
+    named = next(prompted_cases(replace(lesions[0], sample_id="mine/l0"), ("arrow",), 1))
+    assert (one.job.prompts, one.digest) == (named.job.prompts, named.digest)
+
+
+def test_a_prompt_that_cannot_be_told_otherwise_costs_its_case(lesions):
+    speck = np.zeros(lesions[0].truth.shape[1:], bool)
+    speck[30, 30] = True
+    case = first_case(lesions[0])
+    case = replace(case, job=replace(case.job, prompts=(MaskPrompt(10, speck),)))
+    assert score_case(case, Truthful(lesions)).failure == "bad_prompt"
+
+
 def test_a_box_becomes_the_lines_between_the_middles_of_its_sides():
     box = Box(3, (10.0, 20.0), (30.0, 24.0))
     pair, how = prompt_for(box, {Bidimensional}, (1.0, 1.0))
@@ -208,7 +223,7 @@ def test_an_outline_becomes_its_box_and_an_arrow_nothing():
 # ---- statistics
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 4))
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.integers(1, 4))
 def test_one_lesion_a_patient_is_the_plain_bootstrap_whatever_the_prompts(values, prompts):
     scores = [score(f"p{i}", f"l{i}", value) for i, value in enumerate(values) for _ in range(prompts)]
     got, plain = interval(nested(scores, METRICS["dice"])), bootstrap_ci(values)
@@ -240,11 +255,35 @@ def test_differences_are_paired_over_common_lesions():
         difference(nested(ours[:1], METRICS["dice"]), nested(theirs[6:], METRICS["dice"]))
 
 
-def test_the_mean_of_groups_weighs_groups_equally():
+def test_the_mean_of_cells_weighs_cells_equally():
     groups = [
         nested([score(f"{n}{i}", f"{n}{i}", v) for i in range(n)], METRICS["dice"]) for n, v in ((2, 0.2), (20, 0.8))
     ]
-    assert mean_of_groups(groups).mean == pytest.approx(0.5)
+    assert mean_of_cells([("one", groups[0]), ("two", groups[1])]).mean == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="at least one cell"):
+        mean_of_cells([("one", {})])
+
+
+def test_intervals_over_cells_hold_the_truth_as_often_as_they_say():
+    """24 patients, each with a lesion of two categories and five prompts of it: ten cells that tell much the same."""
+    rng, hits = np.random.default_rng(3), 0
+    for seed in range(120):
+        patients = rng.normal(0.6, 0.1, 24)
+        cells = [
+            ("data", {f"p{i}": {f"l{c}": float(v + rng.normal(0, 0.02))} for i, v in enumerate(patients)})
+            for c in range(2)
+            for _ in range(5)
+        ]
+        got = mean_of_cells(cells, seed=seed)
+        hits += got.low <= 0.6 <= got.high
+    assert 0.85 < hits / 120 < 1
+
+
+def test_one_patient_has_a_mean_and_no_interval():
+    alone = interval(nested([score("p", f"l{i}", 0.2 * i) for i in range(4)], METRICS["dice"]))
+    assert str(alone) == "0.300"
+    assert alone.percent == "30.0"
+    assert str(mean_of_cells([("a", {"p": {"l": 0.5}}), ("b", {"q": {"l": 0.7}})])) == "0.600"
 
 
 def test_distance_takes_both_directions_of_a_lesion_together():
@@ -287,7 +326,19 @@ def test_a_run_scores_every_engine_and_names_the_failed(lesions, tmp_path):
     assert (pair.first, pair.second, pair.dice.low) == ("truthful", "wayward", 1)
     text = report_markdown(run, summary)
     assert text.count("| wayward | line | l") == 10
+    assert "of the split train" not in text
     assert "- truthful: arrow" in text
+
+
+def test_the_table_tells_how_often_an_ellipsoid_stands_in_and_gives_hd95_its_interval(lesions, tmp_path):
+    engine = Truthful(lesions, shift=3)
+    run = run_evaluation(units_of(lesions), [contender(engine)], Plan(), tmp_path)
+    scores = tuple(replace(one, flags=("fallback_ellipsoid",)) if i < 2 else one for i, one in enumerate(run.scores))
+    summary = summarise(replace(run, scores=scores))
+    text = report_markdown(run, summary)
+    assert "| 0 of 5 | 2 of 5 |" in text
+    assert f"| {summary.row('truthful', 'line').metrics['hd95_mm'].text(1)} |" in text
+    assert " [" in summary.row("truthful", "line").metrics["hd95_mm"].text(1)
 
 
 def test_a_second_run_asks_no_engine_again(lesions, tmp_path):
@@ -317,6 +368,44 @@ def test_a_run_that_was_killed_goes_on(lesions, tmp_path):
     run = run_evaluation(units_of(lesions), [contender(again)], Plan(), tmp_path)
     assert (again.asked, run.reused) == (1, 4)
     assert [json.loads(line)["score"]["dice"] for line in path.read_text().splitlines()] == [1.0] * 5
+
+
+@pytest.mark.parametrize(("way", "again"), [("raises", True), ("silent", True), ("says so", False)])
+def test_what_may_be_over_in_the_next_run_is_tried_again(lesions, tmp_path, way, again):
+    run_evaluation(units_of(lesions), [contender(Wayward(way))], Plan(), tmp_path)
+    mended = Truthful(lesions, name="wayward")
+    run = run_evaluation(units_of(lesions), [contender(mended)], Plan(), tmp_path)
+    assert mended.asked == (5 if again else 0)
+    assert {one.dice for one in run.scores} == {1.0 if again else 0.0}
+
+
+def test_transient_failures_of_an_older_file_are_not_believed(lesions, tmp_path):
+    engine = Truthful(lesions)
+    run_evaluation(units_of(lesions), [contender(engine)], Plan(), tmp_path)
+    path = tmp_path / "scores.jsonl"
+    path.write_text(path.read_text().replace('"failure": null', '"failure": "engine_failed"'))
+    run_evaluation(units_of(lesions), [contender(engine)], Plan(), tmp_path)
+    assert engine.asked == 10
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"revision": 1, "engine": "e", "case": "c", "score": {"failure": null}}']
+)
+def test_a_damaged_line_is_named(lesions, tmp_path, damage):
+    path = tmp_path / "scores.jsonl"
+    run_evaluation(units_of(lesions), [contender(Truthful(lesions))], Plan(), tmp_path)
+    path.write_text(f"{damage}\n{path.read_text()}")
+    with pytest.raises(EvaluationError, match=r"line 1 of scores\.jsonl is damaged"):
+        run_evaluation(units_of(lesions), [contender(Truthful(lesions))], Plan(), tmp_path)
+
+
+def test_masks_are_judged_by_the_tiers_that_were_given(lesions, tmp_path):
+    fit = KindFit(bias=5.0, weights={}, accept=0.5, figures={})
+    own = TierTable((EngineFit("truthful", "1", {"line": fit}, "by hand"),))
+    for tiers, tier, asked in ((None, "B", 5), (own, "A", 5), (own, "A", 0)):
+        engine = Truthful(lesions)
+        run = run_evaluation(units_of(lesions), [contender(engine, tiers=tiers)], Plan(), tmp_path)
+        assert (run.scores[4].tier, engine.asked) == (tier, asked)
 
 
 def test_an_engine_without_a_revision_is_asked_each_time(lesions, tmp_path):
@@ -460,8 +549,8 @@ def test_tables_set_ours_beside_the_papers_and_mark_other_data():
     )
     same = "0.500 [0.500, 0.500]"
     assert lines[paper + 1] == f"| MSD Colon | SAM2CT (sam2ct) | ours | - | {same} | - | {same} | - |"
-    assert f"| KiTS23 | SAM2CT (sam2ct) | ours † | - | {same} | - | {same} | - |" in lines
-    assert f"| All Datasets | SAM2CT (sam2ct) | ours † | - | {same} | - | {same} | - |" in lines
+    assert "| KiTS23 | SAM2CT (sam2ct) | ours † | - | 0.500 | - | 0.500 | - |" in lines
+    assert f"| 2 of 8 data sets | SAM2CT (sam2ct) | ours † | - | {same} | - | {same} | - |" in lines
     assert f"| ours | SAM2CT (sam2ct) | ours ‡ | - | {same} | - | {same} | - |" in lines
     assert not any(line.startswith("| deeplesion3d-external") for line in lines)
     assert f"| SAM2CT (sam2ct) | ours † | - | - | {same} | - | - | - | {same} |" in text[3]
@@ -469,6 +558,9 @@ def test_tables_set_ours_beside_the_papers_and_mark_other_data():
     assert "| SAM2CT (sam2ct) | ours † | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] |" in text[4]
     assert "| Gallstone | SAM2CT | paper | 0.725 [0.543, 0.852] | 0.830 [0.780, 0.879] |" in text[5]
     assert f"| Node | SAM2CT (sam2ct) | ours ‡ | {same} | {same} |" in text[5]
+    whole = paper_run()
+    places = [replace(whole.scores[0], dataset=p.dataset, category=p.category) for p in published().hold_out]
+    assert "| All Datasets | SAM2CT (sam2ct) |" in table_markdown(2, replace(whole, scores=tuple(places)))
     with pytest.raises(ValueError, match="table must be one of"):
         table_markdown(1, paper_run())
 
@@ -522,6 +614,8 @@ def test_the_command_leaves_a_report_a_table_and_pictures(source, tmp_path, caps
         (["--fold", "classical=weights.pt:/no/such/file"], "--fold classical"),
         (["--test-time-mcm"], "needs one of the engines"),
         (["--engine", "classical", "--weights", "classical=x.pt"], "takes no weights"),
+        (["--tiers", "/no/such/tiers.json"], "--tiers: the fitted tiers tiers.json cannot be read"),
+        (["--engine", "classical", "--prompts", "line,point"], "no engine of this run takes point"),
     ],
 )
 def test_wrong_arguments_exit_2_and_say_what_is_allowed(source, tmp_path, capsys, more, said):
@@ -529,7 +623,17 @@ def test_wrong_arguments_exit_2_and_say_what_is_allowed(source, tmp_path, capsys
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [["--prompts", "line,scribble"], ["--prompts-per-lesion", "0"], ["--table", "1"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--prompts", "line,scribble"],
+        ["--prompts-per-lesion", "0"],
+        ["--table", "1"],
+        ["--seed", "-1"],
+        ["--size-cut", "nan"],
+        ["--size-cut", "-3"],
+    ],
+)
 def test_arguments_of_the_wrong_kind_exit_2(source, tmp_path, more):
     with pytest.raises(SystemExit) as stop:
         evaluate(source, tmp_path, *more)
@@ -542,6 +646,19 @@ def test_a_split_without_lesions_and_missing_weights_are_said(source, tmp_path, 
     assert "weights" in capsys.readouterr().err
     assert main(["evaluate", f"{source},split=train", "-o", str(tmp_path), "-q"]) == 2
     assert "no lesion in the split 'test'" in capsys.readouterr().err
+
+
+def test_engines_are_opened_before_anything_is_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("COHORT_WEIGHTS", raising=False)
+    assert evaluate(f"nifti:{tmp_path / 'nowhere'}", tmp_path, "--engine", "sam2", "--prompts", "box") == 1
+    assert "weights" in capsys.readouterr().err
+
+
+def test_a_bar_in_a_label_does_not_end_its_cell(source, tmp_path):
+    assert evaluate(source, tmp_path, "--engine", "a|b=ellipsoid", "--no-pictures") == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "a\\|b" in text
+    assert "a|b" not in text
 
 
 def test_one_source_twice_needs_names(source, tmp_path, capsys):
@@ -566,9 +683,22 @@ def test_test_time_mcm_runs_the_same_weights_twice(source, tmp_path):
     assert effect["engine"] == "sam2-ft"
     text = (out / "report.md").read_text()
     assert "## Test-time MCM" in text
+    assert "**sam2-ft: the lesions here include those of the split train." in text
     assert "| SAM2 (FT) | external test set | - | 0.703 | 0.007 | - | 0.1562 |" in text
     keys = {json.loads(line)["engine"].split()[0] for line in (out / "scores.jsonl").read_text().splitlines()}
     assert len(keys) == 2  # with and without are two revisions
+
+
+def test_the_gain_of_an_ablation_is_that_of_its_cells():
+    """Ten lesions that MCM does nothing for and two of another category that it helps: cells weigh the same."""
+    scores = [
+        score(f"p{i}", f"l{i}", 0.5 + 0.3 * on * (i > 9), engine="sam2" + WITH_MCM * on, kind=kind,
+              dataset="ours", category="rare" if i > 9 else "common")
+        for i in range(12) for kind in ("line", "box") for on in (0, 1)
+    ]  # fmt: skip
+    run = Run(Plan(("line", "box")), ("sam2", "sam2 + MCM"), tuple(scores), {"sam2 + MCM": "sam2"}, {}, {})
+    (effect,) = effects(run)
+    assert effect.gain.mean == pytest.approx(effect.on.mean - effect.off.mean) == pytest.approx(0.15)
 
 
 def test_an_ablation_is_paired_by_lesion():

@@ -254,6 +254,24 @@ def test_a_deformed_real_lesion_takes_its_mask_along(seed: int) -> None:
     assert np.array_equal(again.truth, patch.truth)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, axis=st.integers(0, 2), at_end=st.booleans(), gap=st.integers(-2, 3))
+def test_a_lesion_near_the_border_of_its_scan_has_no_ghost(seed: int, axis: int, at_end: bool, gap: int) -> None:
+    shape, radius = np.array((24, 70, 80)), np.array((4.0, 9.0, 9.0))
+    centre = (shape - 1) / 2
+    centre[axis] = radius[axis] + gap
+    if at_end:
+        centre[axis] = shape[axis] - 1 - centre[axis]
+    z, y, x = ((np.arange(n) - c) / r for n, c, r in zip(shape, centre, radius, strict=True))
+    truth = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < 1
+    volume = plain_volume(np.where(truth, 2500, -400).astype(np.float32), (3.0, 1.0, 1.0))
+
+    patch = augmented_real(np.random.default_rng(seed), volume, truth)
+
+    assert patch.truth.any()
+    assert not np.any(~patch.truth & (patch.volume.voxels > 1900))
+
+
 def test_a_real_lesion_needs_its_mask() -> None:
     volume = plain_volume(np.zeros((8, 20, 20), dtype=np.float32), (3.0, 1.0, 1.0))
 

@@ -104,7 +104,7 @@ def test_a_point_is_told_where_it_is_shown(  # noqa: PLR0917 - hypothesis names 
     volume.voxels[0, y, x] = 500
     centre = (x + 6.0 if x < shape[1] / 2 else x - 6.0, float(y))
     _, model = segment(Line(0, (x, y), centre), volume, config)
-    bright = model.images[0][0].numpy()
+    bright = model.images[0][0].numpy().astype(np.float64)
     bright = bright - bright.min()
     rows, columns = np.indices(bright.shape)
     seen = np.array([(columns * bright).sum(), (rows * bright).sum()]) / bright.sum()

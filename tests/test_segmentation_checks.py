@@ -198,6 +198,7 @@ def test_a_mask_of_one_slice_of_a_large_lesion_is_flat():
         ("stopped_flood", "B"),
         ("pieces_dropped", "B"),
         ("z_limit", "B"),
+        ("crop_limit", "B"),
     ],
 )
 def test_an_engine_that_gave_up_asks_for_review(flag, tier):

@@ -33,9 +33,11 @@ from segmentation.training.cache import Cache
 from segmentation.training.config import PRESETS, Augmentation, LossRecipe, TrainConfig, TrainingError, Turn
 from segmentation.training.loader import Batches, batches_from
 from segmentation.training.losses import dice_loss, focal_loss, slice_losses
-from segmentation.training.records import read_log
+from segmentation.training.records import read_log, write_bad_batch
 from segmentation.training.trainees import Losses, Trainee, make_trainee
 from segmentation.training.trainer import train
+from segmentation.training.validation import judge, means
+from segmentation.volumetric.config import UNet3DConfig
 
 HERE = Path(__file__).resolve().parent
 QUICK = EASY.with_changes(
@@ -139,6 +141,10 @@ def test_every_kind_meets_every_length():
         ({"kinds": ("mask",), "slices": (1,)}, "mask"),
         ({"learning_rate": 0.0}, "positive"),
         ({"ema": 1.0}, "ema"),
+        ({"clip_norm": -1.0}, "clip_norm"),
+        ({"learning_rate": float("nan")}, "positive"),
+        ({"slices": ()}, "slices"),
+        ({"validation_lesions": 0}, "validation_lesions"),
         ({"on_nan": "ignore"}, "on_nan"),
     ],
 )
@@ -154,9 +160,44 @@ def test_an_epoch_deals_every_lesion_once(cache):
     config = QUICK.with_changes(steps=50, lesions=3)
     batches = Batches(make_trainee(config), cache, config)
     train_lesions = cache.indices("train")
-    dealt = [batches._sample(step, row) for step in range(2 * len(train_lesions) // 3) for row in range(3)]
+    dealt = [batches.place(step, row) for step in range(2 * len(train_lesions) // 3) for row in range(3)]
     for epoch in range(2):
         assert sorted(dealt[epoch * len(train_lesions) : (epoch + 1) * len(train_lesions)]) == sorted(train_lesions)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lesions=st.integers(1, 6),
+    images=st.integers(1, 20),
+    slices=st.lists(st.integers(1, 8), min_size=1, max_size=3).map(tuple),
+    single=st.sampled_from([0.0, 0.3]),
+    processes=st.sampled_from([1, 2]),
+)
+def test_every_card_is_dealt_once_whatever_a_step_holds(cache, processes, single, **step):
+    config = QUICK.with_changes(steps=12, single=single, **step)
+    trainee, n = make_trivial(), len(cache.indices("train"))
+    try:
+        ranks = [Batches(trainee, cache, config, rank=rank, processes=processes) for rank in range(processes)]
+    except TrainingError as error:
+        assert processes == 2
+        assert "--set lesions=2" in str(error)  # noqa: PT017 - it need not be raised
+        return
+    dealt = [item.sample_id for step in range(12) for rank in ranks for item in rank[step]]
+    for first in range(0, len(dealt) - n + 1, n):
+        assert len(set(dealt[first : first + n])) == n
+
+
+def test_epochs_count_what_is_dealt(cache, tmp_path):
+    n = len(cache.indices("train"))
+    config = QUICK.with_changes(steps=None, epochs=2.0, lesions=4, images=4, slices=(2,), single=0.0, picture_every=9)
+    train(make_trivial(), cache, config, tmp_path / "once", progress=False)
+    assert len(read_log(tmp_path / "once/log.csv")) == n  # two lesions a step, as images // slices says
+    assert {path.stem for path in (tmp_path / "once/pictures").iterdir()} == {
+        f"step-{step:08d}" for step in (-(-n // 2), 2 * -(-n // 2), n) if step <= n
+    }
+    twice = config.with_changes(repeats=(("easy", 2.0),), picture_every=0)
+    train(make_trivial(), cache, twice, tmp_path / "twice", progress=False)
+    assert len(read_log(tmp_path / "twice/log.csv")) == 2 * n
 
 
 def test_a_data_set_is_repeated(cache):
@@ -164,7 +205,7 @@ def test_a_data_set_is_repeated(cache):
     batches = Batches(make_trainee(config), cache, config)
     n = len(cache.indices("train"))
     cards = 2 * n + (n + 1) // 2
-    counts = np.unique([batches._sample(0, row) for row in range(cards)], return_counts=True)[1]
+    counts = np.unique([batches.place(0, row) for row in range(cards)], return_counts=True)[1]
     assert len(counts) == n
     assert set(counts.tolist()) == {2, 3}
     with pytest.raises(TrainingError, match="'hard'"):
@@ -347,6 +388,39 @@ def test_another_training_is_not_gone_on_with(whole, cache):
         train(make_trainee(config), cache, config, whole, progress=False)
 
 
+def test_other_weights_to_start_from_are_another_training(cache, tmp_path):
+    config = QUICK.with_changes(steps=1, single=1.0)
+    first = train(make_trainee(config), cache, config, tmp_path / "first", progress=False)
+    from_it = config.with_changes(seed=3)
+    train(make_trainee(from_it, first), cache, from_it, tmp_path / "second", progress=False)
+    train(make_trainee(from_it, first), cache, from_it, tmp_path / "second", progress=False)
+    with pytest.raises(TrainingError, match=r"weights was '[0-9a-f]{64}'"):
+        train(make_trainee(from_it), cache, from_it, tmp_path / "second", progress=False)
+
+
+def test_killed_while_it_wrote_the_best_weights_it_goes_on(cache, tmp_path):
+    config = QUICK.with_changes(steps=1)
+    (tmp_path / "checkpoints/.step-00000001.99.tmp").mkdir(parents=True)
+    (tmp_path / "checkpoints/.best.safetensors.99.tmp").write_bytes(b"half")
+    train(make_trivial(), cache, config, tmp_path, progress=False)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_an_ellipsoid_in_place_of_an_answer_scores_nothing(cache, tmp_path):
+    config = QUICK.with_changes(model=UNet3DConfig(side=16, widths=(8, 8, 8), blocks=(1, 1, 1)), slices=(1,), steps=1)
+    config = config.with_changes(validate_every=1, validation_lesions=None)
+    trainee = make_trainee(config)
+    with torch.no_grad():
+        trainee.network.answer.bias.fill_(-50.0)
+    judged = judge(trainee, cache, config)
+    assert len(judged) == len(cache.indices("val"))
+    assert all(one.is_fallback and one.mask is not None for one in judged)
+    assert means(judged) == {"all": 0.0, **{one.kind: 0.0 for one in judged}, "fallback": 1.0}
+    train(trainee, cache, config.with_changes(learning_rate=1e-9), tmp_path, progress=False)
+    [row] = read_log(tmp_path / "validation.csv")
+    assert (row["all"], row["fallback"]) == ("0", "1")
+
+
 def test_stopped_by_the_clock_it_goes_on(whole, cache, tmp_path):
     config = QUICK.with_changes(ema=0.9, dropout=True, minutes=1e-9)
     for steps in range(1, 4):
@@ -439,16 +513,17 @@ class Number:
 
 
 class Fragile(Trainee):
-    """One weight; its loss is no number at the third step."""
+    """One weight; its loss is no number at one step."""
 
     name = "fragile"
 
-    def __init__(self) -> None:
+    def __init__(self, breaks_at: int | None = 2) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
+        self.breaks_at = breaks_at
 
     def draw(self, sample, turn, rng):
-        return Number(sample.sample_id, float("nan") if turn.step == 2 else float(rng.random()))
+        return Number(sample.sample_id, float("nan") if turn.step == self.breaks_at else float(rng.random()))
 
     def forward(self, items):
         total = sum((self.weight - item.value).square().sum() for item in items) / len(items)
@@ -463,6 +538,19 @@ class Fragile(Trainee):
     def save(self, path, metadata, *, dtype=torch.float32):  # noqa: ARG002 - of the contract
         path.write_text(json.dumps({"weight": self.weight.item(), **metadata}))
         return path
+
+
+def make_trivial() -> Fragile:
+    return Fragile(breaks_at=None)
+
+
+def test_every_process_keeps_its_own_bad_batch(tmp_path):
+    places = {write_bad_batch(tmp_path, 3, [Number(str(rank), 0.0)], {}, rank=rank) for rank in range(3)}
+    assert [json.loads((place / "batch.json").read_text())["samples"] for place in sorted(places)] == [
+        ["0"],
+        ["1"],
+        ["2"],
+    ]
 
 
 def test_a_loss_that_is_no_number_stops_with_its_batch_saved(cache, tmp_path):

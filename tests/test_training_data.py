@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,8 @@ from training_layouts import (
 
 from cohort_builder.ct.series import load_volume
 from cohort_builder.errors import ConfigError
-from cohort_builder.training import open_manifest, open_sources
+from cohort_builder.pacs.headers import read_header
+from cohort_builder.training import open_manifest, open_sources, readers
 from cohort_builder.training.readers import ALL_READERS
 from exports import write_dataset
 from segmentation.geometry import apply_affine, lps_to_ras
@@ -299,6 +301,20 @@ def test_labels_that_do_not_fit_their_images_are_listed(tmp_path: Path) -> None:
     assert "p2: p2.nii.gz cannot be read" in message
 
 
+def test_colours_and_labels_that_are_no_numbers_are_errors(tmp_path: Path) -> None:
+    spec = nifti_pairs(tmp_path, [1, 1])
+    label = label_with(1).astype(np.float32)
+    label[-1] = np.nan
+    save_nifti(tmp_path / "labels/p0.nii.gz", label)
+    colours = np.zeros((12, 12, 12), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    save_nifti(tmp_path / "images/p1_0000.nii.gz", colours)
+    with pytest.raises(ManifestError, match=r"p0: .* not whole numbers.*p1: .*one number a voxel, got colours"):
+        open_manifest(spec)
+    save_nifti(tmp_path / "labels/p1.nii.gz", colours)
+    with pytest.raises(ManifestError, match=r"p1: .*got colours"):
+        open_manifest(spec)
+
+
 def test_empty_labels_and_labels_of_three_classes_are_errors(tmp_path: Path) -> None:
     spec = nifti_pairs(tmp_path, [1, 0])
     with pytest.raises(ManifestError, match="1 of 2 labels hold no lesion: p1"):
@@ -306,7 +322,7 @@ def test_empty_labels_and_labels_of_three_classes_are_errors(tmp_path: Path) -> 
     label = label_with(2, 3)
     label[-1], label[-2] = 1, 2
     save_nifti(tmp_path / "labels/p1.nii.gz", label)
-    with pytest.raises(ManifestError, match="p1: the label has the values 1, 2, 3"):
+    with pytest.raises(ManifestError, match=r"p1: the label has the values 1, 2, 3: .*values=2.*lesions=values"):
         open_manifest(spec)
     with pytest.raises(ManifestError, match="labels hold no lesion: p0"):
         open_manifest(f"{spec},values=3")
@@ -351,6 +367,52 @@ def test_a_table_says_patients_splits_and_categories(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("image,label\n../x.nii,labels/p0.nii.gz")
     with pytest.raises(ConfigError, match="line 2: images and labels must lie beside"):
         open_manifest(f"nifti:{tmp_path / 'cases.csv'}")
+
+
+def test_a_table_may_name_links_to_data_elsewhere(tmp_path: Path) -> None:
+    nifti_pairs(tmp_path / "store", [1])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/images").symlink_to(tmp_path / "store/images")
+    (tmp_path / "mine/p0.nii.gz").symlink_to(tmp_path / "store/labels/p0.nii.gz")
+    (tmp_path / "mine/cases.csv").write_text("image,label\nimages/p0_0000.nii.gz,p0.nii.gz")
+    manifest = open_manifest(f"nifti:{tmp_path / 'mine/cases.csv'}")
+    assert len(list(samples_of(manifest))) == 1
+
+
+def test_headers_of_a_flat_folder_are_read_once_whatever_lies_in_it(tmp_path: Path, monkeypatch) -> None:
+    series = write_ct(tmp_path)
+    for name in "abcd":
+        write_seg(tmp_path / f"seg-{name}.dcm", series, {"Lesion": ball()})
+    read: list[Path] = []
+
+    def counted(path: Path):
+        read.append(path)
+        return read_header(path)
+
+    monkeypatch.setattr(readers, "read_header", counted)
+    manifest = open_manifest(f"seg:{tmp_path}")
+    assert len(list(samples_of(manifest, readers=ALL_READERS))) == 4
+    assert len(read) == 2 * len(list(tmp_path.iterdir()))  # to list the cases, and to load their CT
+
+
+@pytest.mark.parametrize("name", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_a_segmentation_without_a_needed_element_is_refused(name: str, tmp_path: Path) -> None:
+    write_seg(tmp_path / "seg.dcm", write_ct(tmp_path / "ct"), {"Lesion": ball()})
+    ds = pydicom.dcmread(tmp_path / "seg.dcm")
+    delattr(ds, name)
+    ds.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(ManifestError, match=r"seg-0001: its label has no .*Sequence; export it again"):
+        open_manifest(f"seg:{tmp_path}")
+
+
+def test_a_contour_without_points_is_refused(tmp_path: Path) -> None:
+    series = write_ct(tmp_path / "ct")
+    write_rtstruct(tmp_path / "rs.dcm", series, {"GTV": [rectangle(series, 4, (10, 10), (20, 20))]})
+    ds = pydicom.dcmread(tmp_path / "rs.dcm")
+    del ds.ROIContourSequence[0].ContourSequence[0].ContourData
+    ds.save_as(tmp_path / "rs.dcm")
+    with pytest.raises(ManifestError, match="rtstruct-0001: its label has no ContourData"):
+        open_manifest(f"rtstruct:{tmp_path}")
 
 
 def test_a_segmentation_is_read_on_its_ct(tmp_path: Path) -> None:

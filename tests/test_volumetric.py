@@ -42,7 +42,7 @@ from segmentation.volumetric.engine import BoxSegmenter
 from segmentation.volumetric.frames import Frame, paste, sample
 from segmentation.volumetric.inputs import CONSTANTS, ON_THE_RIM, assemble, channels, draw, guides_of, image_of
 from segmentation.volumetric.networks import build_network
-from segmentation.volumetric.patches import patch_hu, patch_of, patch_values
+from segmentation.volumetric.patches import patch_hu, patch_of, patch_values, region_of
 from segmentation.volumetric.patchwork import PatchSegmenter
 from segmentation.volumetric.weights import HEADER_KEY, find_network, load_network, save_network
 
@@ -301,6 +301,30 @@ def test_where_nothing_is_found_the_ellipsoid_is_given_and_says_so(case, kind):
         assert dice(mask.in_volume(truth.shape), truth) > 0.6
 
 
+class Broken(Brighter):
+    """One value is no number, from a look on."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def forward(self, values, constants):
+        self.left -= 1
+        found = super().forward(values, constants)
+        if self.left < 0:
+            found[:, :, 0, 0, 0] = np.nan
+        return found
+
+
+@pytest.mark.parametrize("kind", ["line", "arrow"])
+def test_values_that_are_no_numbers_are_a_failure_and_no_ellipsoid(case, kind):
+    volume, truth = case
+    prompt = prompt_of(kind, truth, volume)
+    for after in range(2 if kind == "arrow" else 1):  # of several boxes, one is enough
+        failed = answer(BoxSegmenter(Broken(after), FEATURE_CONFIG), volume, prompt)
+        assert (type(failed), failed.reason) == (SegmentationFailure, "numerical")
+
+
 def test_what_goes_on_beyond_the_box_says_so(case):
     volume, _ = case
     bright = replace(volume, voxels=np.full_like(volume.voxels, 200))
@@ -325,6 +349,17 @@ def test_a_drawn_outline_is_the_answer_on_its_slice(case):
     outline = truth[15] & (np.arange(96) > 46)  # half of what is bright there
     mask = answer(BoxSegmenter(Brighter(), FEATURE_CONFIG), volume, MaskPrompt(15, outline))
     assert (mask.in_volume(truth.shape)[15] == outline).all()
+
+
+def test_the_whole_of_a_drawn_outline_is_kept(case):
+    """The network agrees with one end of it: the mask still reaches the other."""
+    volume, truth = case
+    k = 15
+    outline = truth[k].copy()
+    outline[48, 20:90] = True
+    for network in (Brighter(), Nothing()):
+        mask = answer(BoxSegmenter(network, FEATURE_CONFIG), volume, MaskPrompt(k, outline))
+        assert (mask.in_volume(truth.shape)[k] == outline).all()
 
 
 def test_jobs_are_pulled_as_there_is_room(case):
@@ -566,6 +601,59 @@ def test_a_patch_shows_image_and_prompt(case, kind):
     mask = answer(PatchSegmenter(BrighterPatch(), config), volume, prompt)
     if kind != "arrow":  # which may end before the lesion, at whatever else there is
         assert dice(mask.in_volume(truth.shape), truth) > 0.85
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+def test_a_comparator_that_computes_no_numbers_has_failed(case, value):
+    pytest.importorskip("monai")
+    volume, truth = case
+
+    class Overflows(BrighterPatch):
+        def forward(self, values):
+            return super().forward(values) * value
+
+    found = answer(PatchSegmenter(Overflows(), SMALL["dynunet"]), volume, prompt_of("line", truth, volume))
+    assert getattr(found, "reason", None) == ("numerical" if np.isnan(value) else None)
+
+
+def test_a_region_ends_half_a_patch_beyond_the_volume():
+    config = SMALL["dynunet"]
+    volume = make_volume(np.zeros((40, 200, 300)), (2.0, 1.0, 1.0))
+    for line in (Line(20, (10.0, 100.0), (290.0, 100.0)), Line(0, (5.0, 5.0), (5.0, 150.0))):
+        aim = aim_of(line, volume)
+        frame = region_of(aim, volume, config)
+        for axis, n in enumerate(volume.voxels.shape):
+            half_patch = config.patch[axis] * config.spacing_mm[axis] / 2
+            low, high = frame.centre_mm[axis] - frame.half_mm[axis], frame.centre_mm[axis] + frame.half_mm[axis]
+            assert low >= -half_patch - config.spacing_mm[axis]
+            assert high <= (n - 1) * volume.spacing_mm[axis] + half_patch + config.spacing_mm[axis]
+        values = patch_values(patch_hu(volume, frame, config), volume, line, frame, config)
+        drawn, _ = paste(values[1], frame, volume.voxels.shape, volume.spacing_mm)
+        assert drawn.any()
+    small = region_of(aim_of(Line(20, (100.0, 100.0), (110.0, 100.0)), volume), volume, config)
+    assert small.shape == config.patch
+    assert small.centre_mm == (40.0, 100.0, 105.0)
+
+
+def test_a_lesion_far_from_the_prompt_is_not_what_was_meant():
+    pytest.importorskip("monai")
+    dark = np.zeros((30, 120, 120))
+    dark[10:20, 60:72, 90:102] = 120.0
+    volume, engine = make_volume(dark, (2.0, 1.0, 1.0)), PatchSegmenter(BrighterPatch(), SMALL["dynunet"])
+    beside, far = Line(15, (74.0, 66.0), (86.0, 66.0)), Line(15, (64.0, 66.0), (76.0, 66.0))
+    assert isinstance(answer(engine, volume, beside), Mask)
+    assert answer(engine, volume, far).reason == "nothing_found"
+
+
+def test_comparators_train_anywhere_in_the_region_that_they_slide_over(case):
+    """Where the prompt is drawn says where in it a patch lies."""
+    pytest.importorskip("monai")
+    config = replace(SMALL["dynunet"], patch=(32, 32, 32), spacing_mm=(0.5, 0.5, 0.5), widths=(4, 8, 8))
+    trainee = make_trainee(config_of(config, augmentation=Augmentation()))
+    drawn = [trainee.draw(lesion(case), Turn(0, "mask", 1), np.random.default_rng(seed)) for seed in range(60)]
+    with_prompt = [bool(item.values[1].any()) for item in drawn]
+    with_lesion = [bool(item.truth.any()) for item in drawn]
+    assert 0 < sum(with_prompt) < sum(with_lesion) < 60  # beside the prompted slice, and beside the lesion
 
 
 @pytest.mark.parametrize("name", ["dynunet", pytest.param("swin-unetr", marks=pytest.mark.slow)])

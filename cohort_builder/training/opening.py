@@ -254,7 +254,8 @@ def _list_csv(path: Path, spec: _Spec) -> _Listing:
     for number, row in enumerate(rows, start=2):
         if not row.get("image") or not row.get("label"):
             raise ConfigError(f"{path.name}, line {number}: a row needs the columns image and label")
-        image, label = ((path.parent / row[name]).resolve() for name in ("image", "label"))
+        # Not resolved: a link below the folder may lead wherever the data lie.
+        image, label = (Path(os.path.normpath(path.parent / row[name])) for name in ("image", "label"))
         if not (image.is_relative_to(path.parent) and label.is_relative_to(path.parent)):
             raise ConfigError(f"{path.name}, line {number}: images and labels must lie beside the file or below")
         case = row.get("case_id") or _stem(image)

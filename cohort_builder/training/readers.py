@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,15 +139,22 @@ def load_series(folder: Path, series_instance_uid: str | None = None) -> Volume:
         If it is not one regular stack.
 
     """
-    found: dict[str, list[Instance]] = {}
-    for _, header in headers_below(folder):
-        if header.kind == CT:
-            found.setdefault(header.instance.series_instance_uid, []).extend(header.frames or (header.instance,))
+    found = _series_below(folder)
     if series_instance_uid is None and len(found) == 1:
         [series_instance_uid] = found
     if series_instance_uid not in found:
         raise ManifestError(f"the folder of its CT holds {len(found)} CT series, none of them the one to be read")
     return load_volume(found[series_instance_uid])
+
+
+@lru_cache(maxsize=8)
+def _series_below(folder: Path) -> dict[str, list[Instance]]:
+    """CT series by UID. Many cases may lie in one folder: its headers are read once, not for each of them."""
+    found: dict[str, list[Instance]] = {}
+    for _, header in headers_below(folder):
+        if header.kind == CT:
+            found.setdefault(header.instance.series_instance_uid, []).extend(header.frames or (header.instance,))
+    return found
 
 
 def headers_below(folder: Path) -> Iterator[tuple[Path, Header]]:
@@ -208,9 +215,9 @@ def _segments(ds: Dataset, volume: Volume, wanted: list[int]) -> list[BoolArray]
     """Put the frames of each wanted segment where they lie in the CT."""
     masks = {number: np.zeros(volume.voxels.shape, np.bool_) for number in wanted}
     pixels = ds.pixel_array.reshape(-1, int(ds.Rows), int(ds.Columns))
-    if str(ds.SegmentationType) == "FRACTIONAL":
-        pixels = pixels >= _FRACTION * float(ds.MaximumFractionalValue)
-    for frame, groups in zip(pixels, ds.PerFrameFunctionalGroupsSequence, strict=True):
+    if str(ds.get("SegmentationType", "")) == "FRACTIONAL":
+        pixels = pixels >= _FRACTION * float(_needed(ds, "MaximumFractionalValue"))
+    for frame, groups in zip(pixels, _needed(ds, "PerFrameFunctionalGroupsSequence"), strict=True):
         number = int(_group(ds, groups, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         if number in masks and frame.any():
             plane = slice_affine(
@@ -224,11 +231,17 @@ def _segments(ds: Dataset, volume: Volume, wanted: list[int]) -> list[BoolArray]
 
 def _group(ds: Dataset, groups: Dataset, name: str) -> Dataset:
     """Functional group of a frame, or the one that all frames share."""
-    sequence = groups.get(name) or ds.SharedFunctionalGroupsSequence[0].get(name)
-    if not sequence:
-        raise ManifestError(f"its segmentation has no {name}; export it again")
-    item: Dataset = sequence[0]
+    shared = ds.get("SharedFunctionalGroupsSequence")
+    item: Dataset = _needed(groups if groups.get(name) or not shared else shared[0], name)[0]
     return item
+
+
+def _needed(ds: Dataset, name: str) -> Any:
+    """Value of an element that is there and not empty."""
+    value = ds.get(name)
+    if not value:
+        raise ManifestError(f"its label has no {name}; export it again")
+    return value
 
 
 def _put(frame: BoolArray, plane: NDArray[np.float64], volume: Volume, mask: BoolArray) -> None:
@@ -253,7 +266,7 @@ def _filled(contours: Iterable[Dataset], volume: Volume) -> BoolArray:
         if str(contour.get("ContourGeometricType", "")) not in {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}:
             continue
         points = apply_affine(
-            inverse.astype(np.float64), np.asarray(contour.ContourData, dtype=np.float64).reshape(-1, 3)
+            inverse.astype(np.float64), np.asarray(_needed(contour, "ContourData"), dtype=np.float64).reshape(-1, 3)
         )
         index = round(float(points[:, 0].mean()))
         if np.abs(points[:, 0] - index).max() > _OFF_SLICE:

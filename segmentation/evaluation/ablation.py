@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from segmentation.evaluation.published import published
 from segmentation.evaluation.run import Run
 from segmentation.evaluation.scoring import CaseScore
-from segmentation.evaluation.statistics import METRICS, difference, mean_of_groups, nested
-from segmentation.evaluation.summary import category_of, over_categories
+from segmentation.evaluation.statistics import METRICS, Nested, mean_of_cells, nested, paired
+from segmentation.evaluation.summary import over_categories
 from segmentation.evaluation.tables import markdown
 from segmentation.metrics import Interval
 
@@ -32,7 +32,7 @@ class Effect:
     off, on
         Mean of the means by category and prompt, as the paper's last rows are.
     gain
-        Paired, over patients; each lesion is the mean of its prompts.
+        Mean over the same categories and prompts of the difference lesion by lesion: ``on`` less ``off``.
     categories
         Pairs of category and prompt that ``p`` (exact Wilcoxon) is over; None: too few.
 
@@ -62,12 +62,13 @@ def test_sets(run: Run) -> list[tuple[str, Callable[[CaseScore], bool]]]:
 
 def effects(run: Run) -> list[Effect]:
     """Hold every ablation of the run against its engine."""
-    found = []
+    found: list[Effect] = []
     for on, off in run.bases.items():
         for name, belongs in test_sets(run):
             sides = [[s for s in run.scores if s.engine == engine and belongs(s)] for engine in (on, off)]
             if all(sides):
-                gain = difference(*(nested(side, METRICS["dice"]) for side in sides))
+                with_mcm, without = (_cells(side) for side in sides)
+                gain = mean_of_cells((cell[0], paired(values, without[cell])) for cell, values in with_mcm.items())
                 means = [mean_over_cells(side) for side in sides]
                 found.append(Effect(off, name, means[1], means[0], gain, *over_categories(*sides)))
     return found
@@ -75,10 +76,15 @@ def effects(run: Run) -> list[Effect]:
 
 def mean_over_cells(scores: Sequence[CaseScore]) -> Interval:
     """Mean Dice over categories and prompts, each with the same weight."""
-    cells = sorted({(category_of(score), score.kind) for score in scores})
-    return mean_of_groups(
-        nested([s for s in scores if (category_of(s), s.kind) == cell], METRICS["dice"]) for cell in cells
-    )
+    return mean_of_cells((cell[0], values) for cell, values in _cells(scores).items())
+
+
+def _cells(scores: Sequence[CaseScore]) -> dict[tuple[str, str, str], Nested]:
+    """Dice by data set, category and kind of prompt."""
+    cells: dict[tuple[str, str, str], list[CaseScore]] = {}
+    for score in scores:
+        cells.setdefault((score.dataset, score.category, score.kind), []).append(score)
+    return {cell: nested(held, METRICS["dice"]) for cell, held in cells.items()}
 
 
 def ablation_markdown(run: Run) -> str:
@@ -96,7 +102,8 @@ def ablation_markdown(run: Run) -> str:
     return (
         f"## Test-time MCM\n\nMeasured here\n\n{markdown(head, rows)}\n\nIn the paper (section 3.4)\n\n"
         f"{markdown(head, printed)}\n\nDice; off and on are means of the means by category and prompt, the gain is the "
-        "paired difference over patients with its 95 % bootstrap interval, p that of the exact Wilcoxon test.\n"
+        "mean of the differences in the same, lesion by lesion; 95 % bootstrap intervals over patients, drawn once for "
+        "all categories and prompts; p is that of the exact Wilcoxon test.\n"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
@@ -143,7 +142,7 @@ def prompted_cases(
     """
     content = _content_digest(lesion.volume, lesion.truth)
     truth = mask_from_volume(lesion.sample_id, lesion.truth, "truth")  # cropped once, not for every answer
-    name = zlib.crc32(lesion.sample_id.encode())
+    name = int.from_bytes(content[:4])  # not of its id, which holds what the user called the source
     draw = drawn_prompt if drawing == "as-drawn" else simulate_prompt
     for kind in kinds:
         for number in range(prompts_per_lesion):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segmentation.believability import table_digest
 from segmentation.evaluation.cases import can_ask
+from segmentation.tiers import TierTable
 from segmentation.types import Segmenter
 
 Load = Callable[[Path | None], Segmenter]
@@ -27,6 +28,8 @@ class Contender:
         Patient to the weights that have not seen it (leave-patients-out).
     identity
         What besides the engine's own revision decides about masks, as its options do.
+    tiers
+        Fitted tiers that its masks are judged by; None: the shipped ones.
     base
         Label that this one is the ablation of; "" for none.
 
@@ -40,24 +43,27 @@ class Contender:
         weights: Path | None = None,
         folds: Mapping[str, Path] | None = None,
         identity: str = "",
+        tiers: TierTable | None = None,
         base: str = "",
     ) -> None:
-        self.label, self.base = label, base
+        self.label, self.base, self.tiers = label, base, tiers
         self._load, self._weights, self._folds, self._identity = load, weights, dict(folds or {}), identity
         self._loaded: dict[Path | None, Segmenter] = {}
 
     def engine(self, patient_id: str) -> Segmenter:
         """Return the engine for this patient."""
-        weights = self._folds.get(patient_id, self._weights)
-        if weights not in self._loaded:
-            self._loaded[weights] = self._load(weights)
-        return self._loaded[weights]
+        return self._open(self._folds.get(patient_id, self._weights))
+
+    def engines(self) -> list[Segmenter]:
+        """Load all that may be asked for: what is missing is known before any case is read."""
+        rest = [self._weights] if self._weights or not self._folds else []
+        return [self._open(weights) for weights in dict.fromkeys([*self._folds.values(), *rest])]
 
     def key(self, patient_id: str) -> str | None:
         """Name what decides about its scores on this patient; None: the engine does not say its revision."""
         engine = self.engine(patient_id)
         revision = getattr(engine, "revision", None)
-        return revision and f"{engine.name}@{revision} {self._identity} checks {table_digest()}"
+        return revision and f"{engine.name}@{revision} {self._identity} checks {table_digest(self.tiers)}"
 
     def lacks(self, patients: Collection[str]) -> list[str]:
         """Patients that no fold has left out, where there are folds and no other weights."""
@@ -66,6 +72,11 @@ class Contender:
     def takes(self, kind: str, patient_id: str) -> bool:
         """Whether the engine can be told of a prompt of this kind."""
         return can_ask(kind, self.engine(patient_id).supports)
+
+    def _open(self, weights: Path | None) -> Segmenter:
+        if weights not in self._loaded:
+            self._loaded[weights] = self._load(weights)
+        return self._loaded[weights]
 
 
 def read_patients(path: Path) -> tuple[str, ...]:

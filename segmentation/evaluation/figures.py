@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from segmentation.evaluation.ablation import EXTERNAL, HOLD_OUT, TEST_SETS, WITH_MCM, mean_over_cells, test_sets
 from segmentation.evaluation.published import ALL_DATASETS, Published, published
@@ -86,7 +87,7 @@ def _draw_bars(panel: Axes, place: int, bars: Sequence[_Bar]) -> None:
         if value.high > value.low:
             reach = [[value.mean - value.low], [value.high - value.mean]]
             panel.errorbar(x, value.mean, reach, color="black", capsize=2, linewidth=1)
-        panel.text(x, value.high + 0.015, f"{value.mean:.3f}", ha="center", fontsize=7)
+        panel.text(x, max(value.mean, value.high) + 0.015, f"{value.mean:.3f}", ha="center", fontsize=7)
 
 
 def _printed(paper: Published, model: str, part: str) -> tuple[float, ...]:
@@ -116,6 +117,7 @@ def _figure_5(run: Run, summary: Summary, path: Path) -> None:
                 panel.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
         panel.set_title(kind, fontsize=10)
         panel.set_xlabel("slices from the prompt")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 
 from segmentation.evaluation.ablation import ablation_markdown, effects
@@ -25,18 +26,27 @@ _HOW = (
     "Means over patients, of the means over each patient's lesions, of the means over each lesion's prompts, with 95 % "
     "bootstrap intervals over patients, then lesions. A failed case counts as Dice and NSD 0 and errors of 100 %; HD95 "
     "is over the others. NSD: tolerance 2 mm. RECIST with a line or two axes says little: the prompt gives the length "
-    "away. Time: one case, wall, this machine.\n"
+    "away. Time: one case, wall, on the machine that scored it. Ellipsoid: where the engine found nothing, and gave "
+    "that of the prompt. One patient alone has no interval. Where lesions are connected components of a "
+    "label, those under 20 mm³ (least_mm3) are left out and not counted.\n"
 )
 
 
 def write_report(
-    run: Run, summary: Summary, folder: Path, *, tables: Sequence[int] = (), pictures: Iterable[Path] = ()
+    run: Run,
+    summary: Summary,
+    folder: Path,
+    *,
+    tables: Sequence[int] = (),
+    pictures: Iterable[Path] = (),
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write ``report.md``, ``cases.csv`` and ``summary.json`` into ``folder``; ``pictures`` lie in it already."""
+    shown = [path.name for path in pictures]
     texts = {
         "cases.csv": _csv(run.scores),
-        "summary.json": json.dumps(_json(run, summary), indent=1) + "\n",
-        "report.md": report_markdown(run, summary, tables=tables, pictures=[path.name for path in pictures]),
+        "summary.json": json.dumps(_without_nan(_json(run, summary)), indent=1) + "\n",
+        "report.md": report_markdown(run, summary, tables=tables, pictures=shown, warnings=warnings),
     }
     for name, text in texts.items():
         temporary = folder / f".{name}.tmp"
@@ -44,7 +54,14 @@ def write_report(
         temporary.replace(folder / name)
 
 
-def report_markdown(run: Run, summary: Summary, *, tables: Sequence[int] = (), pictures: Sequence[str] = ()) -> str:
+def report_markdown(
+    run: Run,
+    summary: Summary,
+    *,
+    tables: Sequence[int] = (),
+    pictures: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> str:
     """Lay out a run for people."""
     plan = run.plan
     lesions = {score.case_id for score in run.scores}
@@ -54,6 +71,7 @@ def report_markdown(run: Run, summary: Summary, *, tables: Sequence[int] = (), p
             f"{len(lesions)} lesions of {len({s.patient for s in run.scores})} patients, {plan.prompts_per_lesion} "
             f"prompts of each kind a lesion ({_DRAWING[plan.drawing]}, seed {plan.seed}), {len(run.scores)} answers.\n"
         ),
+        *(f"**{warning}**\n" for warning in warnings),
         _HOW,
     ]
     for kind in plan.kinds:
@@ -74,10 +92,10 @@ def report_markdown(run: Run, summary: Summary, *, tables: Sequence[int] = (), p
 
 
 def engine_table(rows: Iterable[Row]) -> str:
-    """One line an engine: every metric, time, failures and tiers; how it was prompted where not as drawn."""
+    """One line an engine: every metric, time, failures, fallbacks and tiers; how it was prompted where not as drawn."""
     head = ["engine", "patients", "lesions", "Dice", "NSD", "HD95 mm", "volume error %", "RECIST error %"]
     return markdown(
-        [*head, "s a case", "failed", "tier A / B / C"],
+        [*head, "s a case", "failed", "ellipsoid", "tier A / B / C"],
         [
             [
                 " / ".join([row.engine, *row.prompts]),
@@ -85,11 +103,12 @@ def engine_table(rows: Iterable[Row]) -> str:
                 str(row.lesions),
                 str(row.metrics["dice"]),
                 str(row.metrics["nsd"]),
-                f"{row.metrics['hd95_mm'].mean:.1f}" if "hd95_mm" in row.metrics else "-",
+                row.metrics["hd95_mm"].text(1) if "hd95_mm" in row.metrics else "-",
                 row.metrics["volume_error"].percent,
                 row.metrics["recist_error"].percent,
                 f"{row.seconds:.2f}",
                 f"{row.failures} of {row.cases}",
+                f"{row.fallbacks} of {row.cases}",
                 " / ".join(str(row.tiers[tier]) for tier in "ABC"),
             ]
             for row in rows
@@ -120,10 +139,7 @@ def _by_group(run: Run, summary: Summary, kind: str) -> list[str]:
 
 
 def _dice(row: Row | None) -> str:
-    """Dice with its interval; one patient has none."""
-    if row is None:
-        return "-"
-    return str(row.metrics["dice"]) if row.patients > 1 else f"{row.metrics['dice'].mean:.3f}"
+    return "-" if row is None else str(row.metrics["dice"])
 
 
 def _pairs(summary: Summary, kind: str) -> list[str]:
@@ -172,6 +188,15 @@ def _json(run: Run, summary: Summary) -> Mapping[str, object]:
         **summary.as_dict(),
         "test_time_mcm": [asdict(effect) for effect in effects(run)],
     }
+
+
+def _without_nan(value: object) -> object:
+    """JSON has no nan: what has no interval has null there."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and isnan(value) else value
 
 
 def _csv(scores: Iterable[CaseScore]) -> str:

@@ -91,12 +91,15 @@ def run_evaluation(
     Raises
     ------
     EvaluationError
-        No lesion, one id for two lesions, or a patient that an engine has seen in training.
+        No lesion, one id for two lesions, a patient that an engine has seen in training, or a damaged file of scores.
     EngineError
         An engine cannot run on this machine.
 
     """
-    ledger = Ledger(folder / LEDGER)
+    try:
+        ledger = Ledger(folder / LEDGER)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
     places: dict[str, int] = {}
     scores: list[CaseScore] = []
     for number, unit in enumerate(units):
@@ -153,7 +156,7 @@ def _scored(lesion: Lesion, contenders: Sequence[Contender], plan: Plan, ledger:
             if known is not None:
                 yield known.of(case, contender.label)
                 continue
-            score = score_case(case, contender.engine(case.patient_id), contender.label)
+            score = score_case(case, contender.engine(case.patient_id), contender.label, contender.tiers)
             if key is not None:
                 ledger.add(key, score)
             yield score

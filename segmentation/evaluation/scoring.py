@@ -20,12 +20,14 @@ from segmentation.metrics import (
     recist_error,
     volume_error,
 )
-from segmentation.types import EngineError, Mask, SegmentationFailure, SegmentationJob, Segmenter
+from segmentation.tiers import TierTable
+from segmentation.types import EngineError, Mask, SegmentationError, SegmentationFailure, SegmentationJob, Segmenter
 
 logger = logging.getLogger("segmentation")
 BoolArray = NDArray[np.bool_]
 
-UNSUPPORTED = "unsupported_prompt"
+UNSUPPORTED, BAD_PROMPT = "unsupported_prompt", "bad_prompt"
+ENGINE_FAILED, NO_ANSWER = "engine_failed", "no_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,9 @@ class CaseScore:
         )
 
 
-def score_case(case: EvaluationCase, engine: Segmenter, label: str | None = None) -> CaseScore:
+def score_case(
+    case: EvaluationCase, engine: Segmenter, label: str | None = None, tiers: TierTable | None = None
+) -> CaseScore:
     """Ask one engine for one case and measure its answer.
 
     An engine that raises, gives no answer or a mask outside the volume has failed on the case.
@@ -116,7 +120,7 @@ def score_case(case: EvaluationCase, engine: Segmenter, label: str | None = None
     truth, prompted = case.true_mask(), case.job.prompts[0].slice_index
     answer, seconds = ask(case, engine)
     if isinstance(answer, Mask):
-        score = _measure(answer, truth, case.job, seconds)
+        score = _measure(answer, truth, case.job, seconds, tiers)
     else:
         slices = _slice_dice(np.zeros_like(truth.voxels), truth.voxels, prompted - truth.offset[0])
         score = CaseScore("", "", 0.0, -1.0, 1.0, seconds, answer.reason, slices=slices)
@@ -134,7 +138,10 @@ def ask(case: EvaluationCase, engine: Segmenter) -> tuple[Mask | SegmentationFai
 
     """
     job = case.job
-    told = prompt_for(job.prompts[0], engine.supports, job.volume.spacing_mm)
+    try:
+        told = prompt_for(job.prompts[0], engine.supports, job.volume.spacing_mm)
+    except SegmentationError as error:  # an outline of one pixel has no diameters
+        return SegmentationFailure(job.job_id, BAD_PROMPT, str(error)), 0.0
     if told is None:
         return SegmentationFailure(job.job_id, UNSUPPORTED), 0.0
     prompt, how = told
@@ -146,11 +153,11 @@ def ask(case: EvaluationCase, engine: Segmenter) -> tuple[Mask | SegmentationFai
         raise
     except Exception as error:  # noqa: BLE001 - one bad case costs one case: it is scored 0 and listed
         logger.warning("the engine %s failed on a case with %s", engine.name, type(error).__name__)
-        answers = [SegmentationFailure(job.job_id, "engine_failed", type(error).__name__)]
+        answers = [SegmentationFailure(job.job_id, ENGINE_FAILED, type(error).__name__)]
     seconds = time.perf_counter() - started
     answer = next((a for a in answers if a.job_id == job.job_id), None)
     if answer is None:
-        return SegmentationFailure(job.job_id, "no_answer"), seconds
+        return SegmentationFailure(job.job_id, NO_ANSWER), seconds
     if isinstance(answer, Mask):
         ends = np.add(answer.offset, answer.voxels.shape)
         if min(answer.offset) < 0 or bool((ends > job.volume.voxels.shape).any()):
@@ -160,8 +167,8 @@ def ask(case: EvaluationCase, engine: Segmenter) -> tuple[Mask | SegmentationFai
     return answer, seconds
 
 
-def _measure(answer: Mask, truth: Mask, job: SegmentationJob, seconds: float) -> CaseScore:
-    spacing, quality = job.volume.spacing_mm, check_mask(answer, job)
+def _measure(answer: Mask, truth: Mask, job: SegmentationJob, seconds: float, tiers: TierTable | None) -> CaseScore:
+    spacing, quality = job.volume.spacing_mm, check_mask(answer, job, tiers)
     # In the box of both: distances over a whole scan take seconds and say the same.
     low = np.minimum(answer.offset, truth.offset)
     high = np.maximum(np.add(answer.offset, answer.voxels.shape), np.add(truth.offset, truth.voxels.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def interval(values: Nested, *, seed: int = 0) -> Interval:
     """Mean over patients of the mean over their lesions, with its 95 % bootstrap interval.
 
     Patients are drawn with replacement, then as many lesions of each as it has. With one lesion a patient this is the
-    plain bootstrap over lesions.
+    plain bootstrap over lesions. One patient alone has no interval.
 
     Raises
     ------
@@ -58,11 +59,11 @@ def interval(values: Nested, *, seed: int = 0) -> Interval:
         If there is no value or one is not finite.
 
     """
-    return _summary(_draws(values, seed), mean_over_patients(values))
+    return _summary(_draws(values, seed), mean_over_patients(values), len(values))
 
 
 def difference(first: Nested, second: Nested, *, seed: int = 0) -> Interval:
-    """``first - second`` lesion by lesion, over the lesions that both have, with its interval.
+    """Interval of `paired`.
 
     Raises
     ------
@@ -70,22 +71,53 @@ def difference(first: Nested, second: Nested, *, seed: int = 0) -> Interval:
         If they have no lesion in common.
 
     """
-    both = {
+    return interval(paired(first, second), seed=seed)
+
+
+def paired(first: Nested, second: Nested) -> Nested:
+    """``first - second`` lesion by lesion, over the lesions that both have."""
+    return {
         patient: {lesion: value - second[patient][lesion] for lesion, value in lesions.items() if lesion in other}
         for patient, lesions in first.items()
         if (other := second.get(patient)) and lesions.keys() & other.keys()
     }
-    return interval(both, seed=seed)
 
 
-def mean_of_groups(groups: Iterable[Nested], *, seed: int = 0) -> Interval:
-    """Mean of the means of several data sets or categories, each with the same weight, as in the papers' last rows.
+def mean_of_cells(cells: Iterable[tuple[str, Nested]], *, seed: int = 0) -> Interval:
+    """Mean of the means of several cells, each with the same weight, as in the papers' last rows.
 
-    Patients are drawn within each group.
+    A replicate draws the patients of each data set once, with all of their lesions, and the draw holds in every cell:
+    five prompts of one lesion tell of it once. A cell that no drawn patient is in does not count in that replicate.
+
+    Parameters
+    ----------
+    cells
+        Data set, and the values of e.g. one category and prompt of it.
+
+    Raises
+    ------
+    ValueError
+        If there is no cell, or one is empty.
+
     """
-    every = list(groups)
-    drawn = np.mean([_draws(values, seed + i) for i, values in enumerate(every)], axis=0)
-    return _summary(drawn, float(np.mean([mean_over_patients(values) for values in every])))
+    every = [(name, {p: float(np.mean(list(found.values()))) for p, found in values.items()}) for name, values in cells]
+    if not every or not all(means for _, means in every):
+        raise ValueError("needs at least one cell, and a lesion in each")
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((DRAWS, len(every)))
+    most = 0
+    for dataset in sorted({name for name, _ in every}):
+        mine = [i for i, (name, _) in enumerate(every) if name == dataset]
+        patients = sorted({patient for i in mine for patient in every[i][1]})
+        most = max(most, len(patients))
+        times = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
+        for i in mine:
+            means = every[i][1]
+            held = times @ np.array([patient in means for patient in patients])
+            with np.errstate(invalid="ignore"):  # 0 / 0: the cell does not count
+                drawn[:, i] = times @ np.array([means.get(patient, 0.0) for patient in patients]) / held
+    mean = float(np.mean([np.mean(list(means.values())) for _, means in every]))
+    return _summary(np.nanmean(drawn, axis=1), mean, most)
 
 
 def by_distance(scores: Sequence[CaseScore], *, least: int = 2, seed: int = 0) -> dict[int, Interval]:
@@ -131,6 +163,8 @@ def _draws(values: Nested, seed: int) -> FloatArray:
     return result
 
 
-def _summary(drawn: FloatArray, mean: float) -> Interval:
+def _summary(drawn: FloatArray, mean: float, patients: int) -> Interval:
+    if patients < 2:
+        return Interval(mean, nan, nan)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(mean, float(low), float(high))

@@ -30,6 +30,8 @@ class Row:
         failed cases.
     tiers
         Tier to the number of cases in it.
+    fallbacks
+        Cases where the engine found nothing and answered with the prompt's ellipsoid.
     prompts
         How the engine was prompted where that is not what was drawn.
 
@@ -43,6 +45,7 @@ class Row:
     cases: int
     failures: int
     metrics: Mapping[str, Interval]
+    fallbacks: int
     seconds: float
     tiers: Mapping[str, int]
     prompts: tuple[str, ...]
@@ -157,6 +160,7 @@ def _row(engine: str, kind: str, group: str, scores: Sequence[CaseScore]) -> Row
         lesions=len({score.case_id for score in scores}),
         cases=len(scores),
         failures=sum(score.failure is not None for score in scores),
+        fallbacks=sum("fallback_ellipsoid" in score.flags for score in scores),
         metrics={name: interval(found) for name, found in values.items() if found},
         seconds=float(np.mean([score.seconds for score in scores])),
         tiers={tier: sum(score.tier == tier for score in scores) for tier in "ABC"},

@@ -8,7 +8,7 @@ from segmentation.evaluation.cases import DRAWN_KINDS
 from segmentation.evaluation.published import ALL_DATASETS, Place, Published, published
 from segmentation.evaluation.run import Run
 from segmentation.evaluation.scoring import CaseScore
-from segmentation.evaluation.statistics import METRICS, interval, mean_of_groups, nested
+from segmentation.evaluation.statistics import METRICS, interval, mean_of_cells, nested
 from segmentation.metrics import Interval
 
 TABLES = (2, 3, 4, 5)
@@ -42,9 +42,9 @@ def table_markdown(number: int, run: Run) -> str:
 
 
 def markdown(head: Row, rows: Iterable[Row]) -> str:
-    """Format a Markdown table."""
+    """Format a Markdown table; a bar in a name does not end its cell."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def _table_2(run: Run, paper: Published) -> tuple[str, Row, list[Row]]:
@@ -56,8 +56,11 @@ def _table_2(run: Run, paper: Published) -> tuple[str, Row, list[Row]]:
     for engine in run.engines:
         cells = [_over_places(run.of(engine, kind), paper.hold_out) for kind in _KINDS]
         if any(cells):
-            whole = all(place.is_same([s for s in run.scores if place.holds(s)]) for place in paper.hold_out)
-            rows.append([ALL_DATASETS, _model(engine), _SAME if whole else _FEWER, *map(_figure, cells)])
+            own = [score for score in run.scores if score.engine == engine]
+            held = sum(any(map(place.holds, own)) for place in paper.hold_out)
+            name = ALL_DATASETS if held == len(paper.hold_out) else f"{held} of {len(paper.hold_out)} data sets"
+            whole = all(place.is_same([s for s in own if place.holds(s)]) for place in paper.hold_out)
+            rows.append([name, _model(engine), _SAME if whole else _FEWER, *map(_figure, cells)])
     other = _outside(paper.hold_out, paper.external)
     for dataset in sorted({score.dataset for score in run.scores if other(score)}):
         rows += _own_2(run, dataset or "(none)", _of(other, "dataset", dataset), None)
@@ -156,9 +159,9 @@ def _mean(scores: Iterable[CaseScore], part: Part, metric: str = "dice") -> Inte
 
 
 def _over_places(scores: Sequence[CaseScore], places: Sequence[Place]) -> Interval | None:
-    groups = [nested((score for score in scores if place.holds(score)), METRICS["dice"]) for place in places]
-    found = [group for group in groups if group]
-    return mean_of_groups(found) if found else None
+    cells = [(place.dataset, nested(filter(place.holds, scores), METRICS["dice"])) for place in places]
+    found = [cell for cell in cells if cell[1]]
+    return mean_of_cells(found) if found else None
 
 
 def _model(engine: str) -> str:

@@ -46,6 +46,7 @@ def augmented_volume(rng: np.random.Generator, volume: Volume, truth: BoolArray)
     coordinates = _source_mm(rng, grid, scale, diameter)
     coordinates /= spacing[:, None, None, None].astype(np.float32)
     coordinates += middle[:, None, None, None].astype(np.float32)
+    coordinates = _within_scan(coordinates, truth.shape)
     blur_z, blur_y, blur_x = 0.35 * np.maximum(np.array(grid.spacing_mm) / (spacing * scale) - 1, 0)
     blur = (float(blur_z), float(blur_y), float(blur_x))
     mask = _moved_mask(truth, low, high, coordinates, blur)
@@ -54,7 +55,7 @@ def augmented_volume(rng: np.random.Generator, volume: Volume, truth: BoolArray)
     coordinates -= first[:, None, None, None].astype(np.float32)
     if max(blur) > _LEAST_BLUR:
         source = gaussian_filter(source, blur, truncate=2)
-    hu = map_coordinates(source, coordinates, output=np.float32, order=1, mode="reflect")
+    hu = map_coordinates(source, coordinates, output=np.float32, order=1, mode="nearest")
     hu = (hu - 40) * np.float32(np.exp(rng.normal(0, 0.06))) + np.float32(40 + rng.normal(0, 10))
     if rng.random() < 0.5:
         add_noise(rng, hu, grid.spacing_mm)
@@ -89,9 +90,25 @@ def _bounds(truth: BoolArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _room(shape: tuple[int, ...], voxel_mm: NDArray[np.float64], middle: NDArray[np.float64]) -> Vec:
-    """Sides of the box round ``middle`` that the scan shows: a smaller margin is better than a mirrored lesion."""
+    """Sides of the box round ``middle`` that reaches the farther border of the scan on each axis."""
     z, y, x = (2 * max(m, n - 1 - m) * step for n, step, m in zip(shape, voxel_mm, middle, strict=True))
     return float(z), float(y), float(x)
+
+
+def _within_scan(coordinates: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Leave out slices, rows and columns beyond the scan; in the corners that a turn leaves, its border goes on.
+
+    Image and mask are looked up at these same places: nothing that looks like the lesion is outside its mask.
+    """
+    last = np.array(shape, dtype=np.float32)[:, None, None, None] - 1
+    inside: BoolArray = np.all((coordinates >= -0.5) & (coordinates <= last + 0.5), axis=0)
+    for axis in range(3):
+        share = inside.mean(axis=tuple(other for other in range(3) if other != axis))
+        kept = np.flatnonzero(share >= share.max() / 2)
+        window = slice(int(kept[0]), int(kept[-1]) + 1)
+        coordinates = coordinates[(slice(None),) * (axis + 1) + (window,)]
+        inside = inside[(slice(None),) * axis + (window,)]
+    return np.clip(coordinates, 0, last)
 
 
 def _source_mm(rng: np.random.Generator, grid: Grid, scale: NDArray[np.float64], diameter_mm: float) -> FloatArray:

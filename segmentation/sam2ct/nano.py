@@ -21,14 +21,12 @@ from segmentation.sam2ct.model import MASK_LOGIT, SAM2CTModel
 from segmentation.sam2ct.prompts import ARROW_HEAD, ARROW_TAIL, BOX_FIRST, BOX_LAST, LINE_END, POSITIVE
 from segmentation.sam2ct.steps import Features, PointPrompt, Recall
 from segmentation.volumetric.aims import AIM_KINDS, HEAD_AT, AimKind
-from segmentation.volumetric.config import UNet3DConfig
+from segmentation.volumetric.config import SUB_VOLUME, UNet3DConfig
 from segmentation.volumetric.inputs import KIND_FIRST, SHORT_AXIS
 from segmentation.volumetric.networks import FULL_CHANNELS, Levels, UNet3D
 
 PIXELS_PER_FEATURE = 4
 """Pixels of the box per feature of the coarsest level, which SAM 2 counts as `STRIDE` network pixels."""
-SUB_VOLUME = 8
-"""Slices that a training step tracks through (2.3.2)."""
 LEAST_LOGIT = -2.0
 """A slice is tracked through if the first guess comes as near as this to seeing the lesion there,"""
 MARGIN = 2
@@ -56,14 +54,24 @@ class NanoModel(SAM2CTModel):
         """
         levels = self.encoder.levels(values, constants)
         depth, middle = values.shape[2], values.shape[2] // 2
-        seen = (levels.logits > LEAST_LOGIT).flatten(3).any(dim=3).any(dim=0).flatten().nonzero().flatten().tolist()
-        first = max(min([*seen, middle]) - MARGIN, 0)
-        last = min(max([*seen, middle]) + MARGIN + 1, depth)
+        ranges = []
+        for seen in (levels.logits > LEAST_LOGIT).flatten(3).any(dim=3).flatten(1):
+            found = [*seen.nonzero().flatten().tolist(), middle]
+            ranges.append((max(min(found) - MARGIN, 0), min(max(found) + MARGIN + 1, depth)))
+        first, last = min(a for a, _ in ranges), max(b for _, b in ranges)
         tracked = self._tracked(levels, constants, first, last)
-        return torch.cat([levels.logits[:, :, :first], tracked, levels.logits[:, :, last:]], dim=2)
+        answer = levels.logits.clone()
+        for row, (a, b) in enumerate(ranges):  # of each box its own range: what else is in the batch changes nothing
+            answer[row, :, a:b] = tracked[row, :, a - first : b - first].to(answer.dtype)
+        return answer
 
-    def learn(self, values: Tensor, constants: Tensor, step: int) -> tuple[Tensor, Tensor, slice]:
-        """Track through the sub-volume of a training step, in which the prompted slice has each place in turn.
+    def learn(self, values: Tensor, constants: Tensor, first: int) -> tuple[Tensor, Tensor, slice]:
+        """Track through a sub-volume, as a training step does.
+
+        Parameters
+        ----------
+        first
+            Its first slice; the prompted one, in the middle of the box, is among its `SUB_VOLUME`.
 
         Returns
         -------
@@ -73,7 +81,6 @@ class NanoModel(SAM2CTModel):
 
         """
         levels = self.encoder.levels(values, constants)
-        first = values.shape[2] // 2 - step % SUB_VOLUME
         slices = slice(first, first + SUB_VOLUME)
         return self._tracked(levels, constants, slices.start, slices.stop), levels.logits, slices
 

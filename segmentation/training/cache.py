@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segmentation.training.files import replacing, write_bytes
 from segmentation.training.samples import HU_LIMIT, CropPolicy, Sample, Split, bare_volume
 from segmentation.training.sources import Source, samples_of
 
@@ -206,10 +206,8 @@ def _write_shard(samples: Sequence[Sample], folder: Path, stem: str) -> str:
                 "affine": sample.volume.affine.tolist(),
             }
         )
-    path = _shard(folder, stem)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"samples": json.dumps(rows)})
-    temporary.replace(path)
+    with replacing(_shard(folder, stem)) as temporary:
+        save_file(tensors, temporary, metadata={"samples": json.dumps(rows)})
     return stem
 
 
@@ -217,9 +215,7 @@ def _finish(folder: Path, stems: Sequence[str], sources: Sequence[str]) -> Cache
     """Read the tables of contents of all shards into the index: its presence says that the cache is whole."""
     shards = [_contents(_shard(folder, stem)) for stem in stems]
     index = {"format": _FORMAT, "sources": list(sources), "shards": shards}
-    temporary = folder / f"{_INDEX}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(index))
-    temporary.replace(folder / _INDEX)
+    write_bytes(folder / _INDEX, json.dumps(index).encode())
     return Cache(folder)
 
 

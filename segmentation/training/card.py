@@ -13,7 +13,7 @@ import numpy as np
 
 from segmentation.training.cache import Cache
 from segmentation.training.config import TrainConfig
-from segmentation.training.records import write_bytes
+from segmentation.training.files import write_bytes
 from segmentation.training.samples import SPLITS
 
 
@@ -26,7 +26,8 @@ class Provenance:
     command
         That began it.
     sources
-        Each source of lesions, to its digest: that of its manifest and of how lesions were cut out.
+        Each source of lesions, by a name that can be published, with its digest: that of its manifest and of how
+        lesions were cut out.
     licences
         Data set to its licence.
     started_from
@@ -35,14 +36,14 @@ class Provenance:
     """
 
     command: str = ""
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[tuple[str, str], ...] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
     started_from: str = ""
 
     @property
     def manifest_sha256(self) -> str:
         """Of all sources; empty where there are none."""
-        digests = list(self.sources.values())
+        digests = [digest for _, digest in self.sources]
         return (
             digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() * bool(digests)
         )
@@ -83,7 +84,7 @@ def write_card(
         _summary(weights, config, origin, outcome),
         "## Data",
         _data(cache, origin.licences),
-        "\n".join(f"- `{source}`: digest `{digest}`" for source, digest in origin.sources.items()),
+        "\n".join(f"- `{source}`: digest `{digest}`" for source, digest in origin.sources),
         f"Manifest (SHA-256 of the digests of all sources): `{origin.manifest_sha256 or 'none'}`",
         f"Lesions (SHA-256 of the index of the cache): `{cache.digest}`",
         "## Losses",

@@ -5,10 +5,9 @@ Does not import torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, cos, pi
+from math import ceil, cos, inf, pi
 from typing import Any, Literal
 
 from segmentation.prompts import KINDS, Kind
@@ -91,7 +90,7 @@ class TrainConfig:
     model
         The network.
     steps, epochs
-        One of them; an epoch is one pass over the training lesions at ``lesions`` a step (`with_steps`).
+        One of them; an epoch deals every training lesion once, or as ``repeats`` say (`with_steps`).
     learning_rate, encoder_rate
         At the peak; of the image encoder (None: the same).
     warm_up, final_rate
@@ -101,7 +100,7 @@ class TrainConfig:
     clip_norm
         Of the gradient; 0: not clipped. The loss is the mean over slices.
     lesions, images
-        Lesions of a step over all processes, at most; slices of a step, at most.
+        Lesions of a step over all processes, at most; slices of a step, at most. See `rows`.
     slices
         Slices of the sub-volumes, in turn. Volumetric networks see a box of their own instead: 1, so that a step has
         ``lesions`` lesions.
@@ -121,9 +120,9 @@ class TrainConfig:
         What a loss or gradient that is not finite does: ``"stop"`` the training with the batch saved, or ``"skip"`` the
         step and count it, up to ``most_skipped``.
     validate_every, picture_every, checkpoint_every
-        Steps; 0: never (but a checkpoint at the end).
+        Steps; 0: never (but a checkpoint at the end). A training of so many epochs draws pictures at the end of each.
     validation_lesions, pictures
-        At most.
+        At most; None: all lesions of the split "val".
     dtype
         Of the weights file.
     device, workers, minutes
@@ -161,7 +160,7 @@ class TrainConfig:
     on_nan: Literal["stop", "skip"] = "stop"
     most_skipped: int = 100
     validate_every: int = 0
-    validation_lesions: int = 24
+    validation_lesions: int | None = 24
     picture_every: int = 0
     pictures: int = 6
     checkpoint_every: int = 500
@@ -174,25 +173,32 @@ class TrainConfig:
         wrong = {
             "give steps or epochs, not both": self.steps is not None and self.epochs is not None,
             "steps, lesions, images and slices must be at least 1": min(
-                1 if self.steps is None else self.steps, self.lesions, self.images, *self.slices
+                1 if self.steps is None else self.steps, self.lesions, self.images, *(self.slices or (0,))
             )
             < 1,
-            "epochs, rates and minutes must be positive": min(
-                1.0 if self.epochs is None else self.epochs,
-                self.learning_rate,
-                1.0 if self.encoder_rate is None else self.encoder_rate,
-                1.0 if self.minutes is None else self.minutes,
+            "epochs, rates, layer_decay and minutes must be positive": not all(
+                0 < value < inf
+                for value in (self.epochs, self.learning_rate, self.encoder_rate, self.layer_decay, self.minutes)
+                if value is not None
+            ),
+            "clip_norm, weight_decay and repeats must not be negative": not all(
+                0 <= value < inf
+                for value in (self.clip_norm, self.weight_decay, *(factor for _, factor in self.repeats))
+            ),
+            "seed, workers and what happens every so many steps must not be negative": min(
+                self.seed, self.workers, self.validate_every, self.picture_every, self.checkpoint_every
             )
-            <= 0,
-            "seed and workers must not be negative": min(self.seed, self.workers) < 0,
+            < 0,
+            "validation_lesions must be at least 1": self.validation_lesions is not None
+            and self.validation_lesions < 1,
             f"kinds must be some of {', '.join(KINDS)}": not self.kinds or not set(self.kinds) <= set(KINDS),
             "on one slice, a network of the SAM2 family learns nothing from a mask prompt": self._takes_masks
             and "mask" in self.kinds
-            and max(self.slices) < 2,
+            and max(self.slices, default=0) < 2,
             "warm_up, final_rate, single and as_drawn must be shares from 0 to 1": not all(
                 0 <= share <= 1 for share in (self.warm_up, self.final_rate, self.single, self.as_drawn)
             ),
-            "ema must be from 0 to below 1": not 0 <= self.ema < 1,
+            "ema and betas must be from 0 to below 1": not all(0 <= value < 1 for value in (self.ema, *self.betas)),
             "precision must be 'fp32' or 'bf16'": self.precision not in ("fp32", "bf16"),
             "dtype must be 'fp16' or 'fp32'": self.dtype not in ("fp16", "fp32"),
             "on_nan must be 'stop' or 'skip'": self.on_nan not in ("stop", "skip"),
@@ -206,12 +212,16 @@ class TrainConfig:
         return replace(self, **changes)
 
     def with_steps(self, lesions: int) -> TrainConfig:
-        """Copy with the epochs counted in steps, for so many training lesions."""
+        """Copy with the epochs counted in steps, where an epoch deals so many lesions."""
         if self.steps is not None:
             return self
         if self.epochs is None:
             raise ValueError("give steps or epochs")
-        return replace(self, steps=ceil(self.epochs * lesions / self.lesions), epochs=None)
+        later = sum(self.rows(n) for n in self.slices) / len(self.slices)
+        a_step = self.single * self.rows(1) + (1 - self.single) * later
+        steps = ceil(self.epochs * lesions / a_step)
+        every = ceil(lesions / a_step) if self.picture_every else 0
+        return replace(self, steps=steps, epochs=None, picture_every=every)
 
     @property
     def total_steps(self) -> int:
@@ -240,9 +250,26 @@ class TrainConfig:
         """Whether a mask prompt is the answer of its slice, as in SAM 2."""
         return isinstance(self.model, SAM2CTConfig)
 
-    def rows(self, turn: Turn, processes: int = 1) -> int:
-        """Lesions of a step in each of so many processes."""
-        return max(1, min(self.lesions, self.images // turn.n_slices) // processes)
+    def rows(self, n_slices: int) -> int:
+        """Lesions of a step with sub-volumes of so many slices, over all processes."""
+        return max(1, min(self.lesions, self.images // n_slices))
+
+    def require_processes(self, processes: int) -> None:
+        """Check that the lesions of every step can be divided among so many processes.
+
+        Raises
+        ------
+        TrainingError
+            If they cannot.
+
+        """
+        lengths = {1, *self.slices} if self.single else set(self.slices)
+        uneven = sorted(rows for rows in map(self.rows, lengths) if rows % processes)
+        if uneven:
+            raise TrainingError(
+                f"{uneven[0]} lesions a step cannot be divided among {processes} processes: --set lesions={processes}"
+                f" or a multiple of it, and images of at least as many times {max(self.slices)} slices"
+            )
 
     def rate(self, step: int) -> float:
         """Factor on the learning rates."""
@@ -256,11 +283,6 @@ class TrainConfig:
         """All that decides about the loss curve, as JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in values.items() if name not in _NEUTRAL}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of `curve`."""
-        return hashlib.sha256(json.dumps(self.curve(), sort_keys=True).encode()).hexdigest()
 
 
 _NEUTRAL = frozenset(
@@ -316,6 +338,7 @@ _SAM2CT = TrainConfig(
     precision="bf16",
     gradient_checkpointing=True,
     validate_every=1000,
+    validation_lesions=None,
     picture_every=5000,
 )
 
@@ -334,6 +357,7 @@ _COMPARATOR = TrainConfig(
     loss=LossRecipe(focal=1.0, dice=1.0, iou=0.0, object_score=0.0),
     precision="bf16",
     validate_every=1000,
+    validation_lesions=None,
     picture_every=5000,
 )
 

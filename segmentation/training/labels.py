@@ -53,8 +53,8 @@ def lesions_in(
     found = [int(value) for value in np.unique(label) if value != 0]
     if len(found) > 1 and not values and pieces != "values":
         raise ManifestError(
-            f"the label has the values {', '.join(map(str, found[:10]))}: say which of them is lesion, or that each"
-            " is one"
+            f"the label has the values {', '.join(map(str, found[:10]))}: say which is lesion (values=2, or"
+            " values=2+3), or that each is a lesion of its own (lesions=values)"
         )
     lesion = np.isin(label, values) if values else label != 0
     if pieces == "components":

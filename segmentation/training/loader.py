@@ -20,6 +20,10 @@ _DECK = 0xDECC
 """Tells the numbers that order an epoch from those that draw a lesion."""
 
 
+Shares = tuple[tuple[int, float], ...]
+"""Places in a cache, each with how often an epoch deals it."""
+
+
 class Batches(Dataset[list[Any]]):
     """The batch of every step, for one of several processes."""
 
@@ -29,6 +33,9 @@ class Batches(Dataset[list[Any]]):
         self._trainee, self._cache, self._config = trainee, cache, config
         self._rank, self._processes = rank, processes
         self._shares = shares_of(cache, config)
+        config.require_processes(processes)
+        rows = [config.rows(config.turn(step).n_slices) for step in range(config.total_steps)]
+        self._dealt = np.cumsum([0, *rows])
 
     def __len__(self) -> int:
         return self._config.total_steps
@@ -36,23 +43,22 @@ class Batches(Dataset[list[Any]]):
     def __getitem__(self, step: int) -> list[Any]:
         config = self._config
         turn = config.turn(step)
-        n_rows = config.rows(turn, self._processes)
+        n_rows = config.rows(turn.n_slices) // self._processes
         rows = range(self._rank * n_rows, (self._rank + 1) * n_rows)
         return [
             self._trainee.draw(
-                self._cache[self._sample(step, row)], turn, np.random.default_rng([config.seed, step, row])
+                self._cache[self.place(step, row)], turn, np.random.default_rng([config.seed, step, row])
             )
             for row in rows
         ]
 
-    def _sample(self, step: int, row: int) -> int:
+    def place(self, step: int, row: int) -> int:
         """Place in the cache of a row: an epoch deals every lesion once, or as often as its data set is repeated."""
-        cards = len(_deck(self._shares, self._config.seed, 0))
-        epoch, place = divmod(step * self._config.lesions + row, cards)
+        epoch, place = divmod(int(self._dealt[step]) + row, cards_of(self._shares))
         return _deck(self._shares, self._config.seed, epoch)[place]
 
 
-def shares_of(cache: Cache, config: TrainConfig) -> tuple[tuple[int, float], ...]:
+def shares_of(cache: Cache, config: TrainConfig) -> Shares:
     """Training lesions of a cache, each with how often an epoch deals it.
 
     Raises
@@ -72,8 +78,13 @@ def shares_of(cache: Cache, config: TrainConfig) -> tuple[tuple[int, float], ...
     return tuple(shares.items())
 
 
+def cards_of(shares: Shares) -> int:
+    """Count the lesions that every epoch deals."""
+    return len(_deck(shares, 0, 0))
+
+
 @lru_cache(maxsize=4)
-def _deck(shares: tuple[tuple[int, float], ...], seed: int, epoch: int) -> Sequence[int]:
+def _deck(shares: Shares, seed: int, epoch: int) -> Sequence[int]:
     """Lesions of one epoch in the order in which they are dealt; every epoch has as many."""
     rng = np.random.default_rng([seed, _DECK, epoch])
     places, factors = (np.array(values) for values in zip(*shares, strict=True))

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from segmentation.training.files import write_bytes
 from segmentation.training.samples import SPLITS, Split
 from segmentation.types import Volume
 
@@ -96,10 +97,7 @@ class Manifest:
     def write(self, path: str | Path) -> None:
         """Write as JSON lines: the head, then one entry each."""
         head = json.dumps({"format": _FORMAT, "root": str(self.root), "digest": self.digest})
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text("\n".join([head, *map(_line, self.entries)]) + "\n")
-        temporary.replace(path)
+        write_bytes(Path(path), ("\n".join([head, *map(_line, self.entries)]) + "\n").encode())
 
     @classmethod
     def read(cls, path: str | Path, *, root: str | Path | None = None) -> Manifest:

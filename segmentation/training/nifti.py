@@ -101,10 +101,9 @@ def read_label(path: Path) -> tuple[NDArray[np.int32], Affine]:
     """
     image = _load(path)
     array, affine = _oriented(image, _data(image, path))
-    label = array.astype(np.int32)
-    if array.dtype.kind == "f" and not np.array_equal(label, array):
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and np.array_equal(np.rint(array), array)):
         raise ManifestError("the label has values that are not whole numbers: it is a probability, or was resampled")
-    return label, affine
+    return array.astype(np.int32), affine
 
 
 def has_geometry(path: Path) -> bool:
@@ -161,6 +160,8 @@ def _oriented_grid(image: Any) -> tuple[tuple[int, ...], Affine]:
 def _turn(image: Any) -> tuple[NDArray[np.float64], Affine]:
     from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+    if image.get_data_dtype().names is not None or image.get_data_dtype().kind == "c":
+        raise ManifestError("expected one number a voxel, got colours or complex numbers; export it as grey values")
     if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
         raise ManifestError(f"expected one 3D image, got the shape {tuple(image.shape)}")
     affine = np.asarray(image.affine, dtype=np.float64)

@@ -19,25 +19,12 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from segmentation.training.config import TrainingError
+from segmentation.training.files import write_bytes
 from segmentation.types import EngineError
 
 _KEPT = 2
 _CHECKPOINT = re.compile(r"step-(\d{8})")
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.pt", "state.json"
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file that is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
@@ -97,8 +84,8 @@ class Checkpoints:
         temporary.replace(final)
         for old in self._found()[:-_KEPT]:
             shutil.rmtree(old)
-        for left in self.folder.glob(".*.tmp"):  # of a run that was killed while it wrote
-            shutil.rmtree(left)
+        for left in self.folder.glob(".*.tmp"):  # of a run that was killed while it wrote; a file: the best weights
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def read_last(self, device: torch.device) -> Checkpoint | None:
         """Read the last checkpoint; None where there is none.
@@ -210,9 +197,11 @@ class Board:
             self._writer.close()
 
 
-def write_bad_batch(folder: Path, step: int, items: Sequence[Any], about: Mapping[str, object]) -> Path:
+def write_bad_batch(
+    folder: Path, step: int, items: Sequence[Any], about: Mapping[str, object], *, rank: int = 0
+) -> Path:
     """Keep the batch whose loss is no number: its tensors, and a JSON file that says how it was drawn."""
-    place = folder / f"bad-step-{step:08d}"
+    place = folder / (f"bad-step-{step:08d}" + (f"-process-{rank}" if rank else ""))
     place.mkdir(parents=True, exist_ok=True)
     tensors = {f"{i}/{name}": tensor for i, item in enumerate(items) for name, tensor in item.tensors().items()}
     data = to_safetensors({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()})

@@ -19,6 +19,10 @@ from segmentation.training.samples import CropPolicy, Sample, Split, lesions_of
 if TYPE_CHECKING:
     from segmentation.phantoms.patch_backgrounds import Backgrounds
 
+_REVISION = "2"
+"""Of the code that cuts out and deforms lesions, and"""
+_GENERATED = "generated"
+"""of that which generates them: with another one here, what it made before is made anew."""
 _LESIONS_PER_UNIT = 64
 _WHOLE_SLICES_PER_UNIT = 8  # lesions, of some 50 MB each
 
@@ -70,14 +74,15 @@ class ManifestSource:
     @property
     def digest(self) -> str:
         """Hash of entries and policy."""
-        return _sha256(self.manifest.digest, self.policy, self.deformed)
+        return _sha256(_REVISION, self.manifest.digest, self.policy, self.deformed)
 
     def __len__(self) -> int:
         return len(self._units)
 
     def unit_digest(self, unit: int) -> str:
         """Hash of the unit's entries and the policy."""
-        return _sha256(Manifest(self.manifest.root, self._units[unit]).digest, self.policy, self.deformed)
+        unit_manifest = Manifest(self.manifest.root, self._units[unit])
+        return _sha256(_REVISION, unit_manifest.digest, self.policy, self.deformed)
 
     def samples(self, unit: int) -> Iterator[Sample]:
         """Read the unit's cases and cut their lesions out."""
@@ -145,14 +150,14 @@ class GeneratedSource:
     @property
     def digest(self) -> str:
         """Hash of count, seed and backgrounds."""
-        return _sha256("generated", self.count, self.seed, self._contents)
+        return _sha256(_GENERATED, self.count, self.seed, self._contents)
 
     def __len__(self) -> int:
         return ceil(self.count / _LESIONS_PER_UNIT)
 
     def unit_digest(self, unit: int) -> str:
         """Hash of the unit's numbers, seed and backgrounds."""
-        return _sha256("generated", self._range(unit), self.seed, self._contents)
+        return _sha256(_GENERATED, self._range(unit), self.seed, self._contents)
 
     def samples(self, unit: int) -> Iterator[Sample]:
         """Generate the unit's lesions."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segmentation.sam2ct.checkpoints import sha256_of
 from segmentation.sam2ct.config import SAM2CTConfig
 from segmentation.training.config import TrainConfig, Turn
 from segmentation.training.samples import Sample
@@ -55,10 +56,13 @@ class Trainee(nn.Module, ABC):
     ----------
     name
         Of the engine that it becomes.
+    started_from
+        SHA-256 of the weights that it began with; None: random ones.
 
     """
 
     name: str
+    started_from: str | None = None
 
     @abstractmethod
     def draw(self, sample: Sample, turn: Turn, rng: np.random.Generator) -> Item:
@@ -100,10 +104,15 @@ def make_trainee(config: TrainConfig, weights: str | Path | None = None) -> Trai
         If the network is unknown.
 
     """
+    trainee: Trainee
     if isinstance(config.model, SAM2CTConfig):
         from segmentation.training.sam2 import Sam2Trainee
 
-        return Sam2Trainee.of(config, weights)
-    from segmentation.volumetric.training import VolumetricTrainee
+        trainee = Sam2Trainee.of(config, weights)
+    else:
+        from segmentation.volumetric.training import VolumetricTrainee
 
-    return VolumetricTrainee.of(config, weights)
+        trainee = VolumetricTrainee.of(config, weights)
+    if weights is not None:
+        trainee.started_from = sha256_of(Path(weights))
+    return trainee

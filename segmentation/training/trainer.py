@@ -20,8 +20,10 @@ from tqdm import tqdm
 
 from segmentation.training.cache import Cache
 from segmentation.training.card import Outcome, Provenance, write_card
+from segmentation.training.claim import CLAIM, claim
 from segmentation.training.config import TrainConfig, TrainingError
-from segmentation.training.loader import batches_from, shares_of
+from segmentation.training.devices import accelerator_for
+from segmentation.training.loader import batches_from, cards_of, shares_of
 from segmentation.training.pictures import draw_predictions
 from segmentation.training.records import (
     Board,
@@ -31,17 +33,15 @@ from segmentation.training.records import (
     read_header,
     read_log,
     write_bad_batch,
-    write_bytes,
     write_tensors,
 )
 from segmentation.training.trainees import Losses, Trainee
 from segmentation.training.validation import judge, means
-from segmentation.types import EngineError
 
 logger = logging.getLogger("segmentation")
 
 WEIGHTS, CARD, LOG = "weights.safetensors", "card.md", "log.csv"
-_CONFIG, _VALIDATION = "training.json", "validation.csv"
+_VALIDATION = "validation.csv"
 _AVERAGE = "average."
 
 
@@ -83,9 +83,10 @@ def train(
         If the device is not there, or the package accelerate.
 
     """
-    config = config.with_steps(len(cache.indices("train")))
-    shares_of(cache, config)  # refuses what has nothing to learn from before anything is written
-    with _accelerator(config) as accelerator:
+    # Before anything is written: this refuses what has nothing to learn from, or cannot be divided.
+    config = config.with_steps(cards_of(shares_of(cache, config)))
+    with accelerator_for(config) as accelerator:
+        config.require_processes(accelerator.num_processes)
         run = _Run(accelerator, trainee, cache, config, Path(out), progress=progress)
         try:
             run.begin(resume=resume)
@@ -125,9 +126,9 @@ class _Run:
         if self.is_main:
             if not resume:
                 self.checkpoints.clear()
-                for name in (_CONFIG, _VALIDATION, LOG, "checkpoints/best.safetensors"):
+                for name in (CLAIM, _VALIDATION, LOG, "checkpoints/best.safetensors"):
                     (self.out / name).unlink(missing_ok=True)
-            self._claim()
+            claim(self.out, self.trainee, self.config, self.cache.digest)
         self.accelerator.wait_for_everyone()
         last = self.checkpoints.read_last(self.accelerator.device)
         if last is not None:
@@ -137,22 +138,6 @@ class _Run:
             self.log = self.open.enter_context(closing(Log(self.out / LOG, before=self.step)))
             self.validations = self.open.enter_context(closing(Log(self.out / _VALIDATION, before=self.step + 1)))
             self.board = self.open.enter_context(closing(Board(self.out / "tensorboard", first_step=self.step)))
-
-    def _claim(self) -> None:
-        """Write down what this training is, or refuse to go on with another one."""
-        path = self.out / _CONFIG
-        mine: dict[str, Any] = {"config": self.config.curve(), "lesions": self.cache.digest}
-        if not path.is_file():
-            write_bytes(path, json.dumps(mine, indent=1).encode())
-            return
-        theirs = json.loads(path.read_text())
-        before, now = ({**what["config"], "lesions": what["lesions"]} for what in (theirs, mine))
-        changed = [f"{name} was {before.get(name)!r}" for name in now if before.get(name) != now[name]]
-        if changed:
-            raise TrainingError(
-                f"{self.out} holds another training ({'; '.join(changed)}): give the same options to go on with it,"
-                " another folder, or say to begin anew"
-            )
 
     def _restore(self, last: Checkpoint) -> None:
         own = {name: tensor for name, tensor in last.weights.items() if not name.startswith(_AVERAGE)}
@@ -286,7 +271,7 @@ class _Run:
             return
         turn = self.config.turn(self.step)
         about = {"seed": self.config.seed, "kind": turn.kind, "slices": turn.n_slices, **numbers}
-        place = write_bad_batch(self.out, self.step, items, about)
+        place = write_bad_batch(self.out, self.step, items, about, rank=self.accelerator.process_index)
         raise TrainingError(
             f"the loss or gradient of step {self.step} is no number: the batch is kept in {place.name}; the last"
             " checkpoint stands. A lower learning rate or fp32 may help; --on-nan skip leaves such steps out"
@@ -369,27 +354,3 @@ def _averaging(decay: float) -> Any:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
-
-
-@contextmanager
-def _accelerator(config: TrainConfig) -> Iterator[Any]:
-    """Devices, processes and precision; Accelerate keeps them in global state, which is put back."""
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-        from accelerate.utils import DistributedDataParallelKwargs
-    except ModuleNotFoundError as error:
-        raise EngineError(f"training needs the package {error.name!r}: pip install 'cohort-builder[train]'") from error
-    if config.device not in {"auto", "cpu", "cuda"}:
-        raise EngineError(f"a training runs on 'auto', 'cpu' or 'cuda', got {config.device!r}")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise EngineError("no CUDA device is there (torch.cuda.is_available() is false); use device 'cpu' or 'auto'")
-    try:
-        yield Accelerator(
-            mixed_precision="bf16" if config.precision == "bf16" else "no",
-            cpu=config.device == "cpu" or not torch.cuda.is_available(),
-            # Which parts of the network have a share in the loss depends on the turn.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - there is no public way

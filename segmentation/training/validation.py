@@ -22,17 +22,27 @@ _CHOICE = 0x7A11
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """A lesion, its prompt, and what the engine made of it; Dice 0 where it failed."""
+    """A lesion, its prompt, and what the engine made of it.
+
+    Parameters
+    ----------
+    is_fallback
+        The network found nothing, and the engine gave the prompt's ellipsoid.
+    dice
+        Of what the network found; 0 where it found nothing.
+
+    """
 
     sample: Sample
     kind: Kind
     job: SegmentationJob
     mask: Mask | None
+    is_fallback: bool
     dice: float
 
 
 def judge(trainee: Trainee, cache: Cache, config: TrainConfig) -> list[Judged]:
-    """Segment up to ``config.validation_lesions`` lesions of the split "val", each by one kind of prompt in turn.
+    """Segment ``config.validation_lesions`` lesions (None: all) of the split "val", each by one kind of prompt in turn.
 
     Prompts are those of evaluation (sam2ct.txt 2.2), the same every time. Where there are none of that split, those of
     "train" are taken, which says how well they were learned by heart.
@@ -51,15 +61,19 @@ def judge(trainee: Trainee, cache: Cache, config: TrainConfig) -> list[Judged]:
     for name, (sample, kind, job) in asked.items():
         answer = answers.get(name)
         mask = answer if isinstance(answer, Mask) else None
-        score = 0.0 if mask is None else dice(mask.in_volume(sample.truth.shape), sample.truth)
-        judged.append(Judged(sample, kind, job, mask, score))
+        is_fallback = mask is not None and "fallback_ellipsoid" in mask.flags
+        score = 0.0
+        if mask is not None and not is_fallback:
+            score = dice(mask.in_volume(sample.truth.shape), sample.truth)
+        judged.append(Judged(sample, kind, job, mask, is_fallback, score))
     return judged
 
 
 def means(judged: Sequence[Judged]) -> dict[str, float]:
-    """Mean Dice of all, and of each kind of prompt."""
+    """Mean Dice of all, and of each kind of prompt; and the share of those for which the ellipsoid stands in."""
     by_kind: defaultdict[str, list[float]] = defaultdict(list)
     for one in judged:
         by_kind["all"].append(one.dice)
         by_kind[one.kind].append(one.dice)
-    return {kind: float(np.mean(scores)) for kind, scores in by_kind.items()}
+    shares = {"fallback": float(np.mean([one.is_fallback for one in judged]))}
+    return {kind: float(np.mean(scores)) for kind, scores in by_kind.items()} | shares

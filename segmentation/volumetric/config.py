@@ -187,6 +187,9 @@ def _refuse(problems: dict[str, bool]) -> None:
         raise ValueError("; ".join(messages))
 
 
+SUB_VOLUME = 8
+"""Slices of the box that a tracker passes through in a training step (sam2ct.txt 2.3.2)."""
+
 UNET3D = UNet3DConfig()
 SAM2CT_NANO = UNet3DConfig(tracker="mcm")
 DYNUNET = PatchConfig()

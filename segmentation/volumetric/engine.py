@@ -34,7 +34,9 @@ from segmentation.volumetric.results import Found, judge, mask_of, measure
 from segmentation.volumetric.weights import engine_of, find_network, load_network
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_CODE_REVISION = "1"
+NOT_FINITE = ("numerical", "the network answered with values that are no numbers")
+"""Reason and detail of a failure: broken weights, or an overflow in half precision. No mask stands in for it."""
+_CODE_REVISION = "2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,11 +123,11 @@ class BoxSegmenter:
             except SegmentationError as error:
                 failures[i] = SegmentationFailure(job.job_id, "bad_prompt", str(error))
         best: dict[int, Found] = {}
-        for look, found in zip(looks, self._found(jobs, looks), strict=True):
+        for look, found in self._found(jobs, looks, failures):
             if look.job not in best or _rank(found) > _rank(best[look.job]):
                 best[look.job] = found
         for _ in range(self.config.refinements):
-            best |= self._refined(jobs, best)
+            best |= self._refined(jobs, best, failures)
         answers: list[Mask | SegmentationFailure] = []
         for i, job in enumerate(jobs):
             try:
@@ -137,7 +139,9 @@ class BoxSegmenter:
     def _mask(self, job: SegmentationJob, found: Found) -> Mask:
         return mask_of(job, found, f"{self.name}@{self.revision}", sha256=self.weights_sha256)
 
-    def _refined(self, jobs: Sequence[SegmentationJob], best: dict[int, Found]) -> dict[int, Found]:
+    def _refined(
+        self, jobs: Sequence[SegmentationJob], best: dict[int, Found], failures: dict[int, SegmentationFailure]
+    ) -> dict[int, Found]:
         """Measure what was found, and look again; what is found no more stays as it was."""
         looks = []
         for i, found in best.items():
@@ -147,15 +151,17 @@ class BoxSegmenter:
                 continue
             aim = measure(found, job.volume.spacing_mm, len(job.volume.voxels))
             looks += [self._look(i, job, guide) for guide in guides_of(aim, job.volume.spacing_mm, self.config)]
-        again = zip(looks, self._found(jobs, looks), strict=True)
-        return {look.job: found for look, found in again if not found.fallback}
+        return {look.job: found for look, found in self._found(jobs, looks, failures) if not found.fallback}
 
     def _look(self, index: int, job: SegmentationJob, guide: Guide) -> _Look:
         drawn = draw(job.volume, guide, self.config)
         values, constants = assemble(image_of(job.volume, guide), drawn, guide, job.volume.spacing_mm, self.config)
         return _Look(index, guide, drawn, values, constants)
 
-    def _found(self, jobs: Sequence[SegmentationJob], looks: Sequence[_Look]) -> Iterator[Found]:
+    def _found(
+        self, jobs: Sequence[SegmentationJob], looks: Sequence[_Look], failures: dict[int, SegmentationFailure]
+    ) -> Iterator[tuple[_Look, Found]]:
+        """What the network finds in each box; a job that it has no number for goes to ``failures``."""
         for first in range(0, len(looks), self._batch):
             part = looks[first : first + self._batch]
             values = torch.from_numpy(np.stack([look.values for look in part])).to(self._device)
@@ -164,8 +170,12 @@ class BoxSegmenter:
                 logits = self._network(values, constants)
             probabilities = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
             for look, probability in zip(part, probabilities, strict=True):
-                volume = jobs[look.job].volume
-                yield judge(probability, look.drawn, look.guide, volume.voxels.shape, volume.spacing_mm)
+                job = jobs[look.job]
+                if not np.isfinite(probability).all():
+                    failures[look.job] = SegmentationFailure(job.job_id, *NOT_FINITE)
+                    continue
+                shape, spacing_mm = job.volume.voxels.shape, job.volume.spacing_mm
+                yield look, judge(probability, look.drawn, look.guide, shape, spacing_mm)
 
 
 def open_box_engine(

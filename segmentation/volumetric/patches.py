@@ -19,22 +19,30 @@ _CLICK = 2.0
 """Radius of a click, in samples."""
 
 
-def patch_of(aim: Aim, spacing_mm: tuple[float, float, float], config: PatchConfig, *, whole: bool = False) -> Frame:
-    """Box around a prompt, along the axes of the volume.
+def patch_of(aim: Aim, spacing_mm: tuple[float, float, float], config: PatchConfig) -> Frame:
+    """Box of one patch around a prompt, along the axes of the volume."""
+    return _box(_centre(aim, spacing_mm), config.patch, config)
 
-    Parameters
-    ----------
-    whole
-        Cover ``config.region`` lengths of the prompt, not one patch only.
 
-    """
-    shape = list(config.patch)
-    if whole and aim.length_mm is not None:
-        wanted = (ceil(config.region * aim.length_mm / step) for step in config.spacing_mm)
-        shape = [max(n, w) for n, w in zip(shape, wanted, strict=True)]
-    half = tuple(n * step / 2 for n, step in zip(shape, config.spacing_mm, strict=True))
-    centre = aim.slice_index * spacing_mm[0], aim.centre_mm[1], aim.centre_mm[0]
-    return Frame(centre, (1.0, 0.0), (half[0], half[1], half[2]), (shape[0], shape[1], shape[2]))
+def region_of(aim: Aim, volume: Volume, config: PatchConfig) -> Frame:
+    """Box of ``config.region`` lengths of a prompt, at least one patch; beyond the volume half a patch at most."""
+    centre, shape = list(_centre(aim, volume.spacing_mm)), list(config.patch)
+    for axis, (n, step) in enumerate(zip(config.patch, config.spacing_mm, strict=True)):
+        reach, room = config.region * (aim.length_mm or 0.0) / 2, n * step / 2
+        end = (volume.voxels.shape[axis] - 1) * volume.spacing_mm[axis]
+        low, high = max(centre[axis] - reach, -room), min(centre[axis] + reach, end + room)
+        if high - low > n * step:
+            centre[axis], shape[axis] = (low + high) / 2, ceil((high - low) / step)
+    return _box((centre[0], centre[1], centre[2]), (shape[0], shape[1], shape[2]), config)
+
+
+def _centre(aim: Aim, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    return aim.slice_index * spacing_mm[0], aim.centre_mm[1], aim.centre_mm[0]
+
+
+def _box(centre: tuple[float, float, float], shape: tuple[int, int, int], config: PatchConfig) -> Frame:
+    z, v, u = (n * step / 2 for n, step in zip(shape, config.spacing_mm, strict=True))
+    return Frame(centre, (1.0, 0.0), (z, v, u), shape)
 
 
 def patch_hu(volume: Volume, frame: Frame, config: PatchConfig) -> FloatArray:
@@ -64,7 +72,7 @@ def _drawn(volume: Volume, prompt: Prompt, frame: Frame) -> FloatArray:
         nearest = [_distance(x, y, np.asarray(segment) * scale) for segment in _segments(prompt)]
         section = np.min(nearest, axis=0) <= width * step
     z = frame.centre_mm[0] + frame.coordinates_mm(0) - prompt.slice_index * slice_mm
-    layers = np.abs(z) <= max(slice_mm, frame.step_mm[0]) / 2
+    layers = np.abs(z) <= max(slice_mm, frame.step_mm[0]) / 2 + 1e-6  # halves are rounded
     drawn: FloatArray = (layers[:, None, None] & section).astype(np.float32)
     return drawn
 

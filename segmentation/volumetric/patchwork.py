@@ -29,13 +29,15 @@ from segmentation.types import (
 )
 from segmentation.volumetric.aims import aim_of
 from segmentation.volumetric.config import PatchConfig
-from segmentation.volumetric.engine import computing, device_of, dtype_of, revision_of
-from segmentation.volumetric.frames import FloatArray, paste
+from segmentation.volumetric.engine import NOT_FINITE, computing, device_of, dtype_of, revision_of
+from segmentation.volumetric.frames import FloatArray, Frame, paste
 from segmentation.volumetric.networks import monai
-from segmentation.volumetric.patches import patch_hu, patch_of, patch_values
+from segmentation.volumetric.patches import patch_hu, patch_values, region_of
 from segmentation.volumetric.weights import engine_of, find_network, load_network
 
 _OVERLAP = 0.25
+_REACH_MM = 30.0
+"""How far from an arrow or a click a lesion is looked for: they have no length of their own."""
 
 
 class PatchSegmenter:
@@ -85,12 +87,15 @@ class PatchSegmenter:
 
     def _segment_one(self, job: SegmentationJob) -> Mask | SegmentationFailure:
         volume, prompt = job.volume, job.prompts[0]
-        frame = patch_of(aim_of(prompt, volume), volume.spacing_mm, self.config, whole=True)
+        aim = aim_of(prompt, volume)
+        frame = region_of(aim, volume, self.config)
         values = patch_values(patch_hu(volume, frame, self.config), volume, prompt, frame, self.config)
         probability = self._probability(values)
-        piece = _piece_at(probability > 0.5, values[1] > 0)
+        if not np.isfinite(probability).all():
+            return SegmentationFailure(job.job_id, *NOT_FINITE)
+        piece = _piece_at(probability > 0.5, values[1] > 0, frame, aim.length_mm or _REACH_MM)
         if piece is None:
-            return SegmentationFailure(job.job_id, "nothing_found", "the network found nothing in the box")
+            return SegmentationFailure(job.job_id, "nothing_found", "the network found nothing at the prompt")
         share, origin = paste(probability * piece, frame, volume.voxels.shape, volume.spacing_mm)
         found = share > 0.5
         if not found.any():
@@ -144,8 +149,10 @@ def open_comparator(
     return PatchSegmenter(network, found.config, weights_sha256=found.sha256, device=device, dtype=dtype)
 
 
-def _piece_at(mask: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """Piece that holds most of what was drawn, or else the nearest to it, with the samples around it."""
+def _piece_at(
+    mask: NDArray[np.bool_], drawn: NDArray[np.bool_], frame: Frame, reach_mm: float
+) -> NDArray[np.bool_] | None:
+    """Piece that holds most of what was drawn, or else the nearest within reach, with the samples around it."""
     labels, count = ndi.label(mask)
     if not count:
         return None
@@ -153,7 +160,9 @@ def _piece_at(mask: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> NDArray[np.b
     if inside.any():
         chosen = 1 + int(inside.argmax())
     else:
-        nearest = np.where(mask, ndi.distance_transform_edt(~drawn), np.inf)
+        nearest = np.where(mask, ndi.distance_transform_edt(~drawn, frame.step_mm), np.inf)
+        if nearest.min() > reach_mm:
+            return None
         chosen = int(labels.ravel()[nearest.argmin()])
     others = mask & (labels != chosen)
     piece: NDArray[np.bool_] = ndi.binary_dilation(labels == chosen, iterations=2) & ~others

@@ -107,8 +107,10 @@ def mask_of(
     """
     volume, prompt = job.volume, job.prompts[0]
     values, origin = paste(found.probability, found.guide.frame, volume.voxels.shape, volume.spacing_mm)
+    if isinstance(prompt, MaskPrompt):
+        values, origin = _reaching(values, origin, prompt)
     voxels = values > THRESHOLD
-    if isinstance(prompt, MaskPrompt) and 0 <= prompt.slice_index - origin[0] < len(voxels):
+    if isinstance(prompt, MaskPrompt):
         rows, columns = (slice(o, o + n) for o, n in zip(origin[1:], voxels.shape[1:], strict=True))
         voxels[prompt.slice_index - origin[0]] = prompt.mask[rows, columns]  # what was drawn is not in question
     if not voxels.any():
@@ -134,6 +136,19 @@ def mask_of(
         slice_stability=tuple(float(value) for value in strict / np.maximum(lax, 1)),
         weights_sha256=sha256,
     )
+
+
+def _reaching(
+    values: FloatArray, origin: tuple[int, int, int], prompt: MaskPrompt
+) -> tuple[FloatArray, tuple[int, int, int]]:
+    """Extend a crop by zeros until it holds the whole of an outline."""
+    pixels = np.argwhere(prompt.mask)
+    low = np.array([prompt.slice_index, *pixels.min(axis=0)])
+    high = np.array([prompt.slice_index, *pixels.max(axis=0)]) + 1
+    before = np.maximum(origin - low, 0)
+    after = np.maximum(high - np.add(origin, values.shape), 0)
+    start = np.subtract(origin, before)
+    return np.pad(values, np.stack([before, after], axis=1)), (int(start[0]), int(start[1]), int(start[2]))
 
 
 def _piece(mask: NDArray[np.bool_], pulling: FloatArray) -> NDArray[np.bool_] | None:

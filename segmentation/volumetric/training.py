@@ -22,13 +22,13 @@ from segmentation.training.samples import Sample
 from segmentation.training.trainees import Losses, Trainee
 from segmentation.types import EngineError, Prompt, SegmentationError, Segmenter, Volume
 from segmentation.volumetric.aims import Aim, aim_at_section, aim_of
-from segmentation.volumetric.config import Config, PatchConfig, UNet3DConfig
+from segmentation.volumetric.config import SUB_VOLUME, Config, PatchConfig, UNet3DConfig
 from segmentation.volumetric.engine import BoxSegmenter
 from segmentation.volumetric.frames import FloatArray, Frame
 from segmentation.volumetric.frames import sample as cut_out
 from segmentation.volumetric.inputs import assemble, draw, guide_at, image_of
 from segmentation.volumetric.networks import UNet3D, build_network
-from segmentation.volumetric.patches import patch_hu, patch_of, patch_values
+from segmentation.volumetric.patches import patch_hu, patch_of, patch_values, region_of
 from segmentation.volumetric.patchwork import PatchSegmenter
 from segmentation.volumetric.weights import engine_of, load_network, save_network
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 5
 """A lesion of a pixel or two has slices on which no line has a length."""
+_PLACE = 0x51A9
+"""Tells the numbers that place a sub-volume from those that draw a lesion."""
 _SECOND_LOOKS = 0.25
 """Share of arrows and clicks that are drawn as their second look: at a section as found, not at what was drawn."""
 _NARROWED = 0.3
@@ -57,8 +59,8 @@ class Boxed:
         Numbers that go with them; none for the comparators.
     truth
         (1, z, v, u) share of each sample that is lesion.
-    step
-        Of the training: it says through which slices a tracker passes, the same for all boxes of a step.
+    first
+        First slice of the sub-volume that a tracker passes through, the same for all boxes of a step.
 
     """
 
@@ -66,7 +68,7 @@ class Boxed:
     values: Tensor
     constants: Tensor
     truth: Tensor
-    step: int = 0
+    first: int = 0
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them."""
@@ -115,7 +117,9 @@ class VolumetricTrainee(Trainee):
         prompt, aim = self._prompt(seen, turn.kind, rng)
         if isinstance(self.model, PatchConfig):
             return self._patch(seen, prompt, aim, rng)
-        return replace(self._box(seen, aim, rng), step=turn.step)
+        # From a stream of its own, so that every kind of prompt meets every place in the sub-volume.
+        place = np.random.default_rng([self.config.seed, _PLACE, turn.step]).integers(SUB_VOLUME)
+        return replace(self._box(seen, aim, rng), first=self.model.side // 2 - int(place))
 
     def _prompt(self, sample: Sample, kind: Kind, rng: np.random.Generator) -> tuple[Prompt, Aim]:
         """Draw a prompt that says something; where a lesion has none of this kind, a click in it."""
@@ -148,9 +152,11 @@ class VolumetricTrainee(Trainee):
 
     def _patch(self, sample: Sample, prompt: Prompt, aim: Aim, rng: np.random.Generator) -> Boxed:
         model, augmentation, volume = cast("PatchConfig", self.model), self.config.augmentation, sample.volume
-        frame = patch_of(aim, volume.spacing_mm, model)
-        shift = rng.uniform(-1, 1, 3) * augmentation.shift * 2 * np.asarray(frame.half_mm)
-        z, y, x = (float(c + s) for c, s in zip(frame.centre_mm, shift, strict=True))
+        frame, region = patch_of(aim, volume.spacing_mm, model), region_of(aim, volume, model)
+        # Anywhere in the region that the engine slides over: most of its patches are not in the middle.
+        side, room = 2 * np.asarray(frame.half_mm), np.asarray(region.half_mm) - frame.half_mm
+        shift = rng.uniform(-1, 1, 3) * (room + augmentation.shift * side)
+        z, y, x = (float(c + s) for c, s in zip(region.centre_mm, shift, strict=True))
         frame = replace(frame, centre_mm=(z, y, x))
         hu = self._greys(patch_hu(volume, frame, model), rng)
         values = patch_values(hu, volume, prompt, frame, model)
@@ -173,7 +179,7 @@ class VolumetricTrainee(Trainee):
         elif isinstance(self.model, PatchConfig):
             judged[""] = self.network(values), truth
         else:
-            tracked, guess, slices = cast("NanoModel", self.network).learn(values, constants, items[0].step)
+            tracked, guess, slices = cast("NanoModel", self.network).learn(values, constants, items[0].first)
             judged |= {"guess_": (guess, truth), "": (tracked, truth[:, :, slices])}
         recipe, parts = self.config.loss, dict[str, Tensor]()
         with torch.autocast(device.type, enabled=False):  # in float32 whatever the network computes in

@@ -1,7 +1,8 @@
 """What the fitted tiers are worth on real lesions: precision and coverage of tier A, by kind of prompt.
 
 ``python tests/benchmarks/tiers.py [--engine NAME] [--tiers FILE] [--prompts N] [--rows FILE]``. The lesions of
-``../shared/data``, on which nothing was fitted; half of the drawings as radiologists draw, half by SAM2CT section 2.2.
+``../shared/data``: no weight was fitted on them, but they were looked at when limits of the flags and the rule for
+thresholds were chosen, so the result is not blind; half of the drawings as radiologists draw, half by SAM2CT section 2.2.
 Intervals are 95 % bootstrap over patients: one with many accepted masks counts for all of them. ``--rows`` keeps the
 measured masks, so that another fit is judged without segmenting again.
 """
