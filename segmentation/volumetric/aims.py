@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segmentation.classical.arrow import find_ellipses
 from segmentation.ellipsoid import SHORT_TO_LONG, arrow_direction, ellipse_of, require_on_volume
 from segmentation.types import (
     Arrow,
@@ -28,6 +29,8 @@ AIM_KINDS: tuple[AimKind, ...] = ("line", "bidimensional", "box", "mask", "arrow
 
 SLENDEREST = 0.15
 """Least semi-short axis over the long axis: a box or a mask one pixel wide."""
+CONTOURS = 3
+"""Closed contours that are looked at for an arrow."""
 HEAD_AT = -0.5
 """Place of an arrow's head along its direction, in half sides of the box."""
 
@@ -99,6 +102,17 @@ def aim_of(prompt: Prompt, volume: Volume) -> Aim:
     if isinstance(prompt, Box):
         return _of_box(prompt, volume)
     return _of_mask(prompt, volume)
+
+
+def aims_of_contours(prompt: Arrow, volume: Volume) -> tuple[Aim, ...]:
+    """Aim at what an arrow may point at: the closed contours ahead of its head that the image bears out best."""
+    aims = []
+    for candidate in find_ellipses(prompt, volume, CONTOURS):
+        ellipse = candidate.ellipse
+        length = 2 * ellipse.semi_long_mm
+        direction, semi_short = _upright(*ellipse.direction), max(ellipse.semi_short_mm / length, SLENDEREST)
+        aims.append(Aim("bidimensional", prompt.slice_index, ellipse.centre_mm, direction, length, semi_short))
+    return tuple(aims)
 
 
 def measured(mask: NDArray[np.bool_], positions_mm: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

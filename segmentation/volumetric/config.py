@@ -56,7 +56,7 @@ class UNet3DConfig(_Stored):
     free_mm
         An arrow or a point has no length: boxes of these half sides are tried, the surest result wins.
     refinements
-        How often what was found from an arrow or a point is measured and segmented again, as if it had been drawn.
+        How often what was found in a box without a length is measured and segmented again, as if it had been drawn.
     refine_measured
         Refine what was found from a measurement, too.
     widths, blocks

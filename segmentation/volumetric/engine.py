@@ -26,7 +26,7 @@ from segmentation.types import (
     SegmentationFailure,
     SegmentationJob,
 )
-from segmentation.volumetric.aims import aim_of
+from segmentation.volumetric.aims import Aim, aim_of, aims_of_contours
 from segmentation.volumetric.config import Config, UNet3DConfig
 from segmentation.volumetric.frames import FloatArray
 from segmentation.volumetric.inputs import Drawn, Guide, assemble, draw, guides_of, image_of
@@ -36,7 +36,7 @@ from segmentation.volumetric.weights import engine_of, find_network, load_networ
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NOT_FINITE = ("numerical", "the network answered with values that are no numbers")
 """Reason and detail of a failure: broken weights, or an overflow in half precision. No mask stands in for it."""
-_CODE_REVISION = "2"
+_CODE_REVISION = "3"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +53,9 @@ class _Look:
 class BoxSegmenter:
     """``unet3d`` and ``sam2ct-nano``: every kind of prompt, by a network that sees a box at the prompt's own scale.
 
-    A line, pair, box or mask sets the box. An arrow or a click says no size: boxes of several are tried, and what is
-    found in the surest of them is measured and segmented again as if that had been drawn.
+    A line, pair, box or mask sets the box. An arrow or a click says no size: boxes of several are tried, for an arrow
+    also those around the closed contours ahead of it (as ``classical`` finds them), and the surest is kept. What was
+    found without a size is measured and segmented again as if that had been drawn.
 
     Flags: ``fallback_ellipsoid`` (nothing found: the prompt's ellipsoid, confidence 0.3; with ``assumed_size`` where an
     arrow or a click gave no size), ``crop_limit`` (the lesion may go on beyond the box), ``negative_point_inside``,
@@ -118,8 +119,8 @@ class BoxSegmenter:
         looks: list[_Look] = []
         for i, job in enumerate(jobs):
             try:
-                aim = aim_of(job.prompts[0], job.volume)
-                looks += [self._look(i, job, guide) for guide in guides_of(aim, job.volume.spacing_mm, self.config)]
+                aims = (aim_of(job.prompts[0], job.volume), *_contours(job))
+                looks += [self._look(i, job, guide) for aim in aims for guide in self._guides(job, aim)]
             except SegmentationError as error:
                 failures[i] = SegmentationFailure(job.job_id, "bad_prompt", str(error))
         best: dict[int, Found] = {}
@@ -146,12 +147,15 @@ class BoxSegmenter:
         looks = []
         for i, found in best.items():
             job = jobs[i]
-            free = isinstance(job.prompts[0], Arrow | Points)
+            free = found.guide.aim.length_mm is None
             if found.fallback or not (free or self.config.refine_measured):
                 continue
             aim = measure(found, job.volume.spacing_mm, len(job.volume.voxels))
-            looks += [self._look(i, job, guide) for guide in guides_of(aim, job.volume.spacing_mm, self.config)]
+            looks += [self._look(i, job, guide) for guide in self._guides(job, aim)]
         return {look.job: found for look, found in self._found(jobs, looks, failures) if not found.fallback}
+
+    def _guides(self, job: SegmentationJob, aim: Aim) -> tuple[Guide, ...]:
+        return guides_of(aim, job.volume.spacing_mm, self.config)
 
     def _look(self, index: int, job: SegmentationJob, guide: Guide) -> _Look:
         drawn = draw(job.volume, guide, self.config)
@@ -176,6 +180,17 @@ class BoxSegmenter:
                     continue
                 shape, spacing_mm = job.volume.voxels.shape, job.volume.spacing_mm
                 yield look, judge(probability, look.drawn, look.guide, shape, spacing_mm)
+
+
+def _contours(job: SegmentationJob) -> tuple[Aim, ...]:
+    """What an arrow may point at; nothing for other prompts, or where it points out of the image."""
+    prompt = job.prompts[0]
+    if not isinstance(prompt, Arrow):
+        return ()
+    try:
+        return aims_of_contours(prompt, job.volume)
+    except SegmentationError:
+        return ()
 
 
 def open_box_engine(
