@@ -15,6 +15,7 @@ from segmentation.evaluation.run import Run
 from segmentation.evaluation.scoring import CaseScore
 from segmentation.evaluation.summary import ALL, LARGE, SMALL, Row, Summary
 from segmentation.evaluation.tables import markdown, table_markdown
+from segmentation.files import write_bytes
 
 _COLUMNS = (
     "engine", "kind", "number", "case_id", "patient", "dataset", "category", "longest_mm", "dice", "nsd", "hd95_mm",
@@ -49,9 +50,7 @@ def write_report(
         "report.md": report_markdown(run, summary, tables=tables, pictures=shown, warnings=warnings),
     }
     for name, text in texts.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_bytes(folder / name, text.encode())
 
 
 def report_markdown(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from segmentation.devices import device_of, dtype_of
 from segmentation.sam2ct.config import IMAGE_SIZES, MEDSAM2, SAM2, SAM2_FT, SAM2CT, RoiPolicy, SAM2CTConfig
 from segmentation.sam2ct.model import SAM2CTModel
 from segmentation.sam2ct.prompts import LINE_END, WITH_LINES, WITHOUT_LINES
@@ -27,7 +28,6 @@ logger = logging.getLogger("segmentation")
 PRESETS: dict[str, SAM2CTConfig] = {"sam2": SAM2, "medsam2": MEDSAM2, "sam2ct": SAM2CT, "sam2-ft": SAM2_FT}
 """Engine name to the configuration that its published weights need."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _NOT_OPTIONS = frozenset({"name", "model", "weights", "device", "options", "reload", "weights_sha256"})
 _CODE_REVISION = "1"
 """Raised when the same weights and options give other masks than before."""
@@ -96,10 +96,9 @@ class SAM2Segmenter:
     ) -> None:
         self.name, self.weights_sha256 = name, weights_sha256
         self.config = model.config
-        self._device = _device(device)
+        self._device = device_of(device)
         on_gpu = self._device.type == "cuda"
-        if dtype not in {None, *DTYPES}:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        self._dtype = dtype_of(dtype, self._device)
         least = (("batch", batch, 2), ("group", group, 1), ("volumes", volumes, 1), ("features_mb", features_mb, 0))
         for option, value, bound in least:
             kind = float | int if option == "features_mb" else int
@@ -108,7 +107,6 @@ class SAM2Segmenter:
         for option, switch in (("guards", guards), ("compile", compile)):
             if not isinstance(switch, bool):  # the text "false" would count as true
                 raise ValueError(f"{option} must be True or False, got {switch!r}")  # noqa: TRY004 - as above
-        self._dtype = DTYPES[dtype or ("bf16" if on_gpu else "fp32")]
         batch = batch or (128 if on_gpu else 32)
         self._plan = Plan(
             batch,
@@ -248,7 +246,7 @@ def open_engine(
         If an option is out of range.
 
     """
-    _device(device)
+    device_of(device)
     allowed = {n for made in (open_engine, SAM2Segmenter) for n in signature(made).parameters} - _NOT_OPTIONS
     if not options.keys() <= allowed:
         wrong = ", ".join(sorted(options.keys() - allowed))
@@ -285,20 +283,3 @@ def _with_state(config: SAM2CTConfig, state: dict[str, torch.Tensor]) -> SAM2CTM
     model = SAM2CTModel(config)
     model.load_state_dict(state)
     return model
-
-
-def _device(device: str | None) -> torch.device:
-    """Resolve ``device``, refusing what is not there."""
-    if device in {None, "auto"}:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(str(device))
-    except RuntimeError as error:
-        raise EngineError(f"{device!r} is no device; allowed: 'auto', 'cpu', 'cuda', 'cuda:0' ...") from error
-    if found.type not in {"cpu", "cuda"}:
-        raise EngineError(f"these engines run on 'cpu' and 'cuda', not on {found.type!r}")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise EngineError("no CUDA device is there (torch.cuda.is_available() is false); use device='cpu' or 'auto'")
-    if found.type == "cuda" and not 0 <= (found.index or 0) < torch.cuda.device_count():  # torch wraps 1000 to -24
-        raise EngineError(f"{device!r} is not one of the {torch.cuda.device_count()} CUDA devices of this machine")
-    return found

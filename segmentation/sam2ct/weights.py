@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from segmentation.files import write_bytes
 from segmentation.sam2ct.catalogue import ENGINE_WITHOUT_WEIGHTS, ENGINES_WITH_WEIGHTS, PUBLISHED, published_as
 from segmentation.sam2ct.checkpoints import (
     CONFIG_KEY,
@@ -128,16 +129,7 @@ def save_weights(model: SAM2CTModel, path: str | Path) -> Path:
     _check_finite(state, path.name)
     inside = {"config": json.loads(model.config.to_json()), "format_version": FORMAT_VERSION}
     data = to_safetensors(state, metadata={CONFIG_KEY: json.dumps(inside, sort_keys=True)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_bytes(path, data)
 
 
 def find_weights(engine: str, weights: str | Path | None = None) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmentation.training.files import replacing, write_bytes
+from segmentation.files import replacing, write_bytes
 from segmentation.training.samples import HU_LIMIT, CropPolicy, Sample, Split, bare_volume
 from segmentation.training.sources import Source, samples_of
 

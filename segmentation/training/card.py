@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from segmentation.files import write_bytes
 from segmentation.training.cache import Cache
 from segmentation.training.config import TrainConfig
-from segmentation.training.files import write_bytes
 from segmentation.training.samples import SPLITS
 
 

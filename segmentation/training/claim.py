@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from segmentation.files import write_bytes
 from segmentation.training.config import TrainConfig, TrainingError
 from segmentation.training.devices import accelerator_for
-from segmentation.training.files import write_bytes
 from segmentation.training.trainees import Trainee
 
 CLAIM = "training.json"

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from segmentation.training.files import write_bytes
+from segmentation.files import write_bytes
 from segmentation.training.samples import SPLITS, Split
 from segmentation.types import Volume
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segmentation.training.files import write_bytes
+from segmentation.files import write_bytes
 from segmentation.training.validation import Judged
 from segmentation.types import Arrow, Bidimensional, Box, Line, MaskPrompt, Points, Prompt
 

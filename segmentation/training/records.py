@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from segmentation.files import write_bytes
 from segmentation.training.config import TrainingError
-from segmentation.training.files import write_bytes
 from segmentation.types import EngineError
 
 _KEPT = 2

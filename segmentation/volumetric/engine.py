@@ -12,11 +12,11 @@ from typing import cast
 import numpy as np
 import torch
 
+from segmentation.devices import device_of, dtype_of
 from segmentation.types import (
     Arrow,
     Bidimensional,
     Box,
-    EngineError,
     Line,
     Mask,
     MaskPrompt,
@@ -33,7 +33,6 @@ from segmentation.volumetric.inputs import Drawn, Guide, assemble, draw, guides_
 from segmentation.volumetric.results import Found, judge, mask_of, measure
 from segmentation.volumetric.weights import engine_of, find_network, load_network
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NOT_FINITE = ("numerical", "the network answered with values that are no numbers")
 """Reason and detail of a failure: broken weights, or an overflow in half precision. No mask stands in for it."""
 _CODE_REVISION = "3"
@@ -222,42 +221,6 @@ def open_box_engine(
     network, found = load_network(find_network(name, weights), name)
     config = cast("UNet3DConfig", found.config)
     return BoxSegmenter(network, config, weights_sha256=found.sha256, device=device, dtype=dtype, batch=batch)
-
-
-def device_of(device: str | None) -> torch.device:
-    """Resolve a device.
-
-    Raises
-    ------
-    EngineError
-        If it is not there.
-
-    """
-    if device in {None, "auto"}:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(str(device))
-    except RuntimeError as error:
-        raise EngineError(f"{device!r} is no device; allowed: 'auto', 'cpu', 'cuda', 'cuda:0' ...") from error
-    if found.type not in {"cpu", "cuda"}:
-        raise EngineError(f"these engines run on 'cpu' and 'cuda', not on {found.type!r}")
-    if found.type == "cuda" and not 0 <= (found.index or 0) < torch.cuda.device_count():
-        raise EngineError(f"{device!r} is not one of the {torch.cuda.device_count()} CUDA devices of this machine")
-    return found
-
-
-def dtype_of(dtype: str | None, device: torch.device) -> torch.dtype:
-    """Resolve a type to compute in.
-
-    Raises
-    ------
-    ValueError
-        If it is none of `DTYPES`.
-
-    """
-    if dtype not in {None, *DTYPES}:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    return DTYPES[dtype or ("bf16" if device.type == "cuda" else "fp32")]
 
 
 def computing(device: torch.device, dtype: torch.dtype) -> torch.autocast:

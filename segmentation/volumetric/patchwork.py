@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from segmentation.devices import device_of, dtype_of
 from segmentation.ellipsoid import one_by_one
 from segmentation.geometry import is_orthogonal
 from segmentation.types import (
@@ -29,7 +30,7 @@ from segmentation.types import (
 )
 from segmentation.volumetric.aims import aim_of
 from segmentation.volumetric.config import PatchConfig
-from segmentation.volumetric.engine import NOT_FINITE, computing, device_of, dtype_of, revision_of
+from segmentation.volumetric.engine import NOT_FINITE, computing, revision_of
 from segmentation.volumetric.frames import FloatArray, Frame, paste
 from segmentation.volumetric.networks import monai
 from segmentation.volumetric.patches import patch_hu, patch_values, region_of

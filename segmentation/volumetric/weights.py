@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from segmentation.files import write_bytes
 from segmentation.sam2ct.checkpoints import sha256_of
 from segmentation.sam2ct.tensorfile import TensorFile, open_tensors
 from segmentation.types import EngineError
@@ -100,16 +101,7 @@ def save_network(
         "training": dict(metadata or {}),
     }
     data = to_safetensors(state, metadata={HEADER_KEY: json.dumps(inside, sort_keys=True)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_bytes(path, data)
 
 
 def load_network(path: str | Path, engine: str | None = None) -> tuple[nn.Module, NetworkFile]:
